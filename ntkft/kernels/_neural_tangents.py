@@ -170,8 +170,7 @@ def _evaluate_linear(closed: Any, *arguments: Any) -> list[Any]:
 def _slices(operand, sizes, axis):
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return [
-        jax.lax.slice_in_dim(operand, start, start + size, axis=axis)
-        for start, size in zip(starts, sizes, strict=True)
+        jax.lax.slice_in_dim(operand, start, start + size, axis=axis) for start, size in zip(starts, sizes, strict=True)
     ]
 
 

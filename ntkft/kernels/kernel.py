@@ -1,0 +1,55 @@
+"""The record that every kernel method returns and everything downstream consumes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+
+from ntkft._types import Array, Outputs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method did, or will do: the size of the work before it starts.
+
+    parameters:  parameters of the model, p
+    zeros:       of those, parameters whose gradient is exactly zero for every example, left out of the work
+                 (rows of an embedding table whose token never occurs)
+    passes:      sweeps over the examples, each one forward pass and the backward pass it needs
+    micro_batch: examples differentiated at once
+    bytes:       estimated peak device memory of the kernel's own arrays
+    """
+
+    method: str
+    parameters: int
+    zeros: int
+    passes: int
+    micro_batch: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}: {self.parameters:,} parameters ({self.zeros:,} never touched), {self.passes} passes "
+            f"in micro-batches of {self.micro_batch}, {self.bytes / 1e9:.2f} GB"
+        )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An empirical neural tangent kernel, unnormalised, on the host.
+
+    total:     `[n, m]` for outputs "trace" and "scalar", `[n, k, m, k]` for "full":
+               Θ[i,a,j,b] = ⟨∂f_a(x_i)/∂θ, ∂f_b(x_j)/∂θ⟩; "trace" is Σ_a Θ[i,a,j,a], not divided by k
+    groups:    the same over each parameter group alone; they sum to `total`
+    outputs:   which of the three forms this is
+    precision: floating type in which gradients and products were computed; it sets the eigenvalues' numerical floor
+    symmetric: whether the second set of examples is the first
+    plan:      what was done to get it
+    """
+
+    total: Float[Array, "..."]
+    groups: Mapping[str, Float[Array, "..."]]
+    outputs: Outputs
+    precision: str
+    symmetric: bool
+    plan: Plan
