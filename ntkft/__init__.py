@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ntkft._errors import InputError as InputError
+    from ntkft.kernels import Kernel as Kernel
+    from ntkft.kernels import empirical_ntk as empirical_ntk
+    from ntkft.kernels import read_kernel as read_kernel
 
 _HOME = {
     "InputError": "ntkft._errors",
+    "Kernel": "ntkft.kernels",
+    "empirical_ntk": "ntkft.kernels",
+    "read_kernel": "ntkft.kernels",
 }
 __all__ = list(_HOME)  # noqa: PLE0604
 __version__ = "0.1.0"

@@ -8,7 +8,7 @@ Axis letters in all shapes, docstrings and jaxtyping annotations:
     s      steps (epochs of full-batch gradient descent)
 """
 
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ Outputs: TypeAlias = Literal["full", "trace", "scalar"]
 """Which form of the kernel: every pair of outputs, the sum over equal outputs, or a model with one output."""
 
 
+@runtime_checkable
 class ApplyFn(Protocol):
     """A model as JAX sees it: a pure function from parameters and n examples to n rows of k outputs.
 

@@ -1,4 +1,4 @@
-"""Strict JAX for every test: float64 on, rank promotion refused, shapes checked, several CPU devices, no traces left."""
+"""Strict JAX for every test: float64 on, rank promotion refused, shapes checked, several CPU devices."""
 
 import os
 from pathlib import Path
@@ -10,9 +10,13 @@ import jax
 import jaxtyping
 import pytest
 
+import tests.typecheck  # noqa: F401  named by the import hook below
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jaxtyping.install_import_hook("ntkft", "beartype.beartype")
+# The models here are tiny and the programs many: compiling is most of the time, so compile plainly.
+jax.config.update("jax_disable_most_optimizations", True)
+jaxtyping.install_import_hook("ntkft", "tests.typecheck.check")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

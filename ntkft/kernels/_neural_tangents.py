@@ -17,6 +17,7 @@ backward pass knows neither. That is what lets it differentiate a fused query-ke
 import contextlib
 import functools
 import importlib
+import math
 import sys
 import types
 import warnings
@@ -114,6 +115,9 @@ def _overlay_runtime_names(empirical: Any, predict: Any) -> None:
         config=types.SimpleNamespace(jax_enable_checks=False),
     )
     empirical.core = _Overlay(jax.core, DShapedArray=_Absent, Var=jax.extend.core.Var)
+    empirical.jnp = _Overlay(jax.numpy, size=_size)
+    empirical.lu = types.SimpleNamespace(wrap_init=lambda function: function)
+    empirical.jax = _Overlay(jax, api_util=types.SimpleNamespace(flatten_fun_nokwargs=_flatten_function))
     empirical._eqn_vjp_fn = _transpose_equation
     eval_context = jax.ensure_compile_time_eval
     predict.jax = _Overlay(jax, core=_Overlay(jax.core, eval_context=eval_context))
@@ -128,15 +132,32 @@ def _safe_zip(*sequences):
     return list(zip(*map(list, sequences), strict=True))
 
 
+def _size(array) -> int:
+    """`jnp.size` also of abstract arrays, which JAX no longer takes."""
+    return math.prod(array.shape)
+
+
 def _eigvalsh(matrix, eigvals):
     """`scipy.linalg.eigvalsh` under the keyword that SciPy 1.14 renamed."""
     return scipy.linalg.eigvalsh(matrix, subset_by_index=eigvals)
 
 
-def _linearize(traceable, *primals, has_aux: bool):
+def _flatten_function(function, in_tree):
+    """`function` over flat arguments and results, and a thunk for the results' tree, known after a call."""
+    out_tree = []
+
+    def flat(*leaves):
+        results, tree = jax.tree.flatten(function(*jax.tree.unflatten(in_tree, leaves)))
+        out_tree[:] = [tree]
+        return results
+
+    return flat, lambda: out_tree[0]
+
+
+def _linearize(function, *primals, has_aux: bool):
     """The old `ad.linearize`: primal outputs, which outputs are unknown, the linear program and its constants."""
     assert not has_aux
-    outputs, tangent_map = jax.linearize(traceable.call_wrapped, *primals)
+    outputs, tangent_map = jax.linearize(function, *primals)
     closed = jax.make_jaxpr(functools.partial(_evaluate_linear, jax.make_jaxpr(tangent_map)(*primals)))(*primals)
     unknown = [types.SimpleNamespace(is_known=lambda: False)] * len(outputs)
     return outputs, unknown, closed.jaxpr, closed.consts

@@ -4,6 +4,7 @@ One call per parameter group, with the other groups closed over, since neural-ta
 given. Nothing here bounds memory: the whole block of examples is differentiated at once.
 """
 
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -54,7 +55,9 @@ def neural_tangents_kernel(
             vmap_axes=0,
             implementation=implementation,
         )
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("highest"), warnings.catch_warnings():
+            # Implementation 3 warns that it has no rule for gathers: a matter of cost, not of the result.
+            warnings.filterwarnings("ignore", message="No Jacobian rule found")
             kernel = np.asarray(jax.jit(kernel_fn)(x1, x2, chosen))
         groups[name] = np.moveaxis(kernel, 1, 2) if outputs == "full" else kernel * k
         done += sizes[name]

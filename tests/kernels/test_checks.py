@@ -1,0 +1,79 @@
+"""Models and arguments that would give a wrong kernel are refused, each with its own sentence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ntkft
+from ntkft import InputError
+
+X = np.random.default_rng(0).normal(size=(6, 3))
+W = {"w": np.random.default_rng(1).normal(size=(3, 2))}
+
+
+def _linear(params, x):
+    return x @ params["w"]
+
+
+def _kernel(apply_fn=_linear, params=W, x=X, **options):
+    return ntkft.empirical_ntk(apply_fn, params, x, **({"outputs": "trace"} | options))
+
+
+def test_a_model_that_draws_random_numbers_is_refused():
+    keys = iter(jax.random.split(jax.random.key(0), 100))
+
+    def dropout(params, x):
+        noise = jax.pure_callback(
+            lambda: np.asarray(jax.random.uniform(next(keys), (), jnp.float64)), jax.ShapeDtypeStruct((), jnp.float64)
+        )
+        return x @ params["w"] * noise
+
+    with pytest.raises(InputError, match="two calls on the same inputs differ"):
+        _kernel(dropout)
+
+
+def test_a_model_whose_rows_depend_on_one_another_is_refused():
+    def batch_norm(params, x):
+        return (x - x.mean(axis=0, keepdims=True)) @ params["w"]
+
+    with pytest.raises(InputError, match="row i must depend on example i only"):
+        _kernel(batch_norm)
+    with pytest.raises(InputError, match="row i must depend on example i only"):
+        _kernel(batch_norm, x=X[:2])
+    _kernel(batch_norm, check=False)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_a_model_with_independent_rows_is_accepted(n):
+    assert _kernel(x=X[:n]).total.shape == (n, n)
+
+
+def test_non_finite_parameters_and_outputs_are_named():
+    with pytest.raises(InputError, match="leaf 'w' holds 1 NaN"):
+        _kernel(params={"w": np.where(np.arange(6).reshape(3, 2) == 4, np.nan, 1.0)})
+    bad = X.copy()
+    bad[4] = np.inf
+    with pytest.raises(InputError, match="outputs for example 4"):
+        _kernel(x=bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"outputs": "diagonal"}, "wanted 'full', 'trace' or 'scalar'"),
+        ({"outputs": "scalar"}, "wants a model with one output, this one has 2"),
+        ({"method": "ghost"}, "got method='ghost'; wanted one of auto, jacobian"),
+        ({"params": {"w": W["w"], "step": np.array(3)}}, "leaf 'step' is int64; wanted floating"),
+        ({"apply_fn": lambda p, x: (x @ p["w"]).sum(axis=1)}, r"returned float64\[6\] for 6 examples"),
+        ({"x": {"a": X, "b": X[:4]}, "apply_fn": lambda p, x: x["a"] @ p["w"]}, "leading axes differ"),
+        ({"x": {}}, "pytree without arrays"),
+        ({"groups": {"a": "w", "b": "^w"}}, "matches groups a, b; it must match one"),
+        ({"groups": {"a": "w", "b": "bias"}}, "group 'b'.*matches no parameter"),
+        ({"groups": {"a": "bias"}}, "2 problems"),
+        ({"method": "neural_tangents:1", "store": "K.zarr"}, "keeps no store"),
+    ],
+)
+def test_unusable_arguments_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        _kernel(**options)
