@@ -1,1 +1,7 @@
+"""Figures, one function each: records in, a matplotlib figure out; nothing is computed here."""
 
+from ntkft.plots.learning import learning_curve, risk_over_n
+from ntkft.plots.spectra import eigenvalue_decay, group_spectra, target_alignment
+from ntkft.plots.style import save
+
+__all__ = ["eigenvalue_decay", "group_spectra", "learning_curve", "risk_over_n", "save", "target_alignment"]

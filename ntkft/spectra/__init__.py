@@ -1,1 +1,42 @@
+"""Spectra of empirical kernels: eigenpairs, complexity, target alignment, decay. All in float64 on the host."""
 
+from ntkft.spectra.alignment import Alignment, target_alignment
+from ntkft.spectra.complexity import (
+    critical_radius,
+    effective_dimension,
+    entropy_rank,
+    local_rademacher,
+    participation_ratio,
+)
+from ntkft.spectra.decay import (
+    DecayFit,
+    DecayInterval,
+    DecaySample,
+    Line,
+    decay_interval,
+    decay_over_n,
+    fit_decay,
+)
+from ntkft.spectra.eigen import EmpiricalKernel, Spectrum, coordinates, spectrum, spectrum_of_matrix
+
+__all__ = [
+    "Alignment",
+    "DecayFit",
+    "DecayInterval",
+    "DecaySample",
+    "EmpiricalKernel",
+    "Line",
+    "Spectrum",
+    "coordinates",
+    "critical_radius",
+    "decay_interval",
+    "decay_over_n",
+    "effective_dimension",
+    "entropy_rank",
+    "fit_decay",
+    "local_rademacher",
+    "participation_ratio",
+    "spectrum",
+    "spectrum_of_matrix",
+    "target_alignment",
+]

