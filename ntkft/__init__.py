@@ -19,7 +19,7 @@ _HOME = {
     "empirical_ntk": "ntkft.kernels",
     "read_kernel": "ntkft.kernels",
 }
-__all__ = list(_HOME)  # noqa: PLE0604
+__all__ = list(_HOME)
 __version__ = "0.1.0"
 
 

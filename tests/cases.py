@@ -4,6 +4,7 @@ All are tiny, in float64 and evaluated on seven examples. Linear models alone wo
 padding, shared weights and integer inputs would not.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +31,16 @@ class Case:
 
     def one_output(self) -> Callable[[Any, Any], jax.Array]:
         """The difference of the first two outputs, for kernels with outputs="scalar"."""
-        return lambda params, inputs: self.apply_fn(params, inputs)[:, :1] - self.apply_fn(params, inputs)[:, 1:2]
+
+        def difference(params, inputs):
+            outputs = self.apply_fn(params, inputs)
+            return outputs[:, :1] - outputs[:, 1:2]
+
+        return difference
 
 
 def linear() -> Case:
-    """f = x W + b."""
+    """F = x W + b."""
     draw = _normal(0)
     return Case(
         lambda params, x: x @ params["kernel"] + params["bias"][None],
@@ -53,7 +59,7 @@ def mlp() -> Case:
         return x @ params[-1]["kernel"] + params[-1]["bias"][None]
 
     sizes = (5, 8, 6, 2)
-    params = [{"kernel": draw(a, b), "bias": draw(b)} for a, b in zip(sizes, sizes[1:], strict=False)]
+    params = [{"kernel": draw(a, b), "bias": draw(b)} for a, b in itertools.pairwise(sizes)]
     return Case(apply_fn, params, draw(N, 5))
 
 
@@ -116,12 +122,12 @@ def _decoder_params(draw):
             "bias": draw(WIDTH),
         }
 
-    return {"token": draw(VOCABULARY, WIDTH), "position": draw(T, WIDTH), "blocks": [block(), block()]}
+    return {"token": draw(VOCABULARY, WIDTH), "position": draw(T, WIDTH), "blocks": [block()]}
 
 
 def _decode(params, inputs):
     ids = inputs["input_ids"]
-    n, t = ids.shape
+    t = ids.shape[1]
     hidden = params["token"][ids] + params["position"][None, :t]
     causal = np.tril(np.ones((t, t), bool))[None] & (inputs["attention_mask"][:, None, :] > 0)
     for block in params["blocks"]:
@@ -140,7 +146,7 @@ def _transformer(family: str, seed: int) -> Case:
     config = TransformerConfig(
         vocab_size=VOCABULARY,
         width=WIDTH,
-        layers=2,
+        layers=1,
         heads=2,
         mlp_width=2 * WIDTH,
         max_positions=T,
@@ -151,7 +157,7 @@ def _transformer(family: str, seed: int) -> Case:
         embedding_norm=bert_like,
         final_norm=not bert_like,
         causal=not bert_like,
-        attention_scale=(0.5, 0.25),
+        attention_scale=(0.5,),
         pooler=False,
         lm_head_transform=False,
         lm_head_bias=False,

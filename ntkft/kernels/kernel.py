@@ -53,3 +53,8 @@ class Kernel:
     precision: str
     symmetric: bool
     plan: Plan
+
+    def matrix(self, group: str | None = None) -> Float[Array, "r c"]:
+        """The total, or one group's kernel, as a matrix: `[n, m]`, or `[n·k, m·k]` in (example, output) order."""
+        array = self.total if group is None else self.groups[group]
+        return array if array.ndim == 2 else array.reshape(array.shape[0] * array.shape[1], -1)

@@ -1,7 +1,7 @@
 """The kernel by neural-tangents: another library's implementations, for agreement and for comparison.
 
-One call per parameter group, with the other groups closed over, since neural-tangents sums over all parameters that it is
-given. Nothing here bounds memory: the whole block of examples is differentiated at once.
+One call per parameter group, with the other groups closed over, since neural-tangents sums over all parameters that
+it is given. Nothing here bounds memory: the whole block of examples is differentiated at once.
 """
 
 import warnings

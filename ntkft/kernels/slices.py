@@ -3,8 +3,8 @@
 The Jacobian J of n examples has n·k rows and p columns: 0.5 GB for each example of a model with 124 M parameters. The
 kernel J Jᵀ is a sum over columns, so any partition of the columns into slices gives it exactly, one slice at a time.
 
-The unit of a cut is a *row* of a leaf (its leading axis), so that a slice of an embedding table is a set of tokens. Rows
-whose gradient is zero for every example are left out: they add exactly nothing. In an embedding table that is
+The unit of a cut is a *row* of a leaf (its leading axis), so that a slice of an embedding table is a set of tokens.
+Rows whose gradient is zero for every example are left out: they add exactly nothing. In an embedding table that is
 nearly all of them.
 """
 

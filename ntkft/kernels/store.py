@@ -1,7 +1,7 @@
 """Kernels on disk: one Zarr group that holds a finished kernel, or what an interrupted run needs to go on.
 
     K.zarr/
-      zarr.json            attributes: the request (what was asked, of which model and data) and, when finished, the plan
+      zarr.json            attributes: the request (what was asked, of which model and data); the plan, when finished
       total, groups/NAME   the arrays, checksummed (crc32c) chunk by chunk
       partial.npz          only while unfinished: finished slices and their sums, replaced atomically
 

@@ -2,6 +2,6 @@
 
 from ntkft.plots.learning import learning_curve, risk_over_n
 from ntkft.plots.spectra import eigenvalue_decay, group_spectra, target_alignment
-from ntkft.plots.style import save
+from ntkft.plots.style import png, save
 
-__all__ = ["eigenvalue_decay", "group_spectra", "learning_curve", "risk_over_n", "save", "target_alignment"]
+__all__ = ["eigenvalue_decay", "group_spectra", "learning_curve", "png", "risk_over_n", "save", "target_alignment"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ntkft._errors import InputError, refuse
+from ntkft._errors import refuse
 from ntkft._types import Array
 from ntkft.dynamics import (
     RiskSurface,
@@ -64,8 +64,7 @@ class Problem:
 
     def rows(self, name: str) -> slice:
         """Rows of one set."""
-        start = sum(self.sizes[before] for before in SETS[: SETS.index(name)])
-        return slice(start, start + self.sizes[name])
+        return set_rows(self.sizes, name)
 
     def block(self, rows: str, columns: str = "train") -> Kernel:
         """The kernel of one set with another."""
@@ -87,7 +86,7 @@ class Description:
 class Prediction:
     """What kernels say about full-batch gradient descent on the squared loss.
 
-    epochs:    `[s]`, where curves are evaluated
+    epochs:    `[s]`, where curves are evaluated, ascending
     mse:       set → `[s]`, mean over its examples of the squared error summed over outputs
     accuracy:  set → `[s]`, for ±1 or one-hot targets, else empty
     stops:     rule → epoch; infinite if the rule never fires
@@ -105,6 +104,12 @@ class Prediction:
     norm: TargetNorm
     stops: Mapping[str, float]
     surface: RiskSurface
+
+
+def set_rows(sizes: Mapping[str, int], name: str) -> slice:
+    """Rows of one set when the sets of these sizes follow one another in the order of `SETS`."""
+    start = sum(sizes[before] for before in SETS[: SETS.index(name)])
+    return slice(start, start + sizes[name])
 
 
 def block(kernel: Kernel, rows: slice, columns: slice) -> Kernel:
@@ -126,20 +131,25 @@ def block(kernel: Kernel, rows: slice, columns: slice) -> Kernel:
 def describe(kernel: Kernel, *, window: int | None = None) -> Description:
     """Spectrum, decay fit with its interval over subsamples of half the examples, and its dependence on n.
 
-    window: last eigenvalue of the fit; None takes the first half of those above the floor, at most 100 (the number
-    is part of the result: `fit.window`).
+    window: last eigenvalue of the fit; None takes half the number of those above the floor, at most n/4 and at most
+    100, at least 3. The number is part of the result: `fit.window`. Subsamples have n/4 and n/2 examples, or as many
+    more as have an eigenvalue for every index in the window.
+
+    Cost: one eigendecomposition, and the eigenvalues of 50 subsamples at each of four sizes up to n. Raises
+    `InputError` as `spectrum`, `fit_decay` and `decay_over_n` do.
     """
     spectral = spectrum(kernel).check()
-    n = spectral.n
-    last = window or max(min(spectral.count_above_floor // 2, n // 4, 100), 3)
+    n, block = spectral.n, len(spectral.eigenvalues) // spectral.n
+    last = max(min(spectral.count_above_floor // 2, n // 4, 100), 3) if window is None else window
     total, options = kernel.total, {"window": last, "precision": kernel.precision, "draws": _DRAWS, "seed": 0}
-    sizes = sorted({max(last, n // 4), max(last, n // 2), n})
+    least = -(-last // block)
+    quarter, half = max(least, n // 4), max(least, n // 2)
     return Description(
         spectral,
         participation_ratio(spectral.eigenvalues),
         fit_decay(spectral.eigenvalues, window=last, floor=spectral.floor),
-        decay_interval(total, size=sizes[len(sizes) // 2], level=_LEVEL, **options),
-        decay_over_n(total, sizes, **options),
+        decay_interval(total, size=half, level=_LEVEL, **options),
+        decay_over_n(total, sorted({quarter, half, n}), **options),
     )
 
 
@@ -159,16 +169,17 @@ def predict(
     Rules get plug-ins: σ from the residual at the epoch that generalised cross-validation picks, C_H from
     rᵀ(𝕂 + nν⁻¹)⁻¹r with ν = ε·epochs. `patience` counts epochs of the validation curve, evaluated at every epoch.
 
-    Cost: one eigendecomposition of the training kernel, and one for each size and seed. Raises `InputError` for a
-    step size at or above 2/λ̂₁ (stating it), and as the functions that it composes.
+    Cost: as `describe`, one eigendecomposition for each size and seed, and N·n·k FLOPs for each epoch. Raises
+    `InputError` for sets without rows or rows that do not add up, epochs outside 0 … `epochs`, a step size at or above
+    2/λ̂₁ (stating it), and as the functions that it composes.
     """
+    refuse("predict", _problems(problem, epochs, record_at))
     train = problem.block("train")
     description = describe(train, window=window)
     spectral, k = description.spectrum, problem.targets.shape[1]
     eigenvalues = np.maximum(spectral.eigenvalues, 0) / (k if train.outputs == "trace" else 1)
     if train.outputs == "trace":
         spectral = Spectrum(eigenvalues, spectral.eigenvectors, spectral.floor / k, spectral.n, spectral.groups)
-    _refuse_bad_epochs(epochs, record_at)
 
     descent = gradient_descent(step_size)
     every = np.arange(epochs + 1)
@@ -194,7 +205,7 @@ def predict(
         f"hold-out, patience {patience}": holdout_stopping(errors["validation"], patience).best,
         "best on the test set": int(np.argmin(errors["test"])),
     }
-    chosen = np.asarray(record_at)
+    chosen = np.unique(np.asarray(record_at))
     surface = predict_risk(
         train,
         problem.block("test"),
@@ -233,9 +244,18 @@ def accuracy(outputs: Float[np.ndarray, "s m k"], targets: Float[Array, "m k"]) 
     return np.mean(outputs.argmax(axis=2) == targets.argmax(axis=1)[None], axis=1)
 
 
-def _refuse_bad_epochs(epochs: int, record_at: Sequence[int]) -> None:
-    problems = [f"epochs is {epochs}; wanted at least 1"] if epochs < 1 else []
-    problems += [f"recorded epoch {epoch} is outside 0 … {epochs}" for epoch in record_at if not 0 <= epoch <= epochs]
-    if not len(record_at):
-        raise InputError("predict: got no epochs to record; wanted at least one")
-    refuse("predict", problems)
+def _problems(problem: Problem, epochs: int, record_at: Sequence[int]) -> list[str]:
+    """Everything that keeps a prediction from being made."""
+    rows = {
+        "kernel": problem.kernel.total.shape[0],
+        "targets": len(problem.targets),
+        "pretrained outputs": len(problem.pretrained),
+    }
+    total = sum(problem.sizes[name] for name in SETS)
+    found = [f"the {name} set has no rows; wanted at least one" for name in SETS if problem.sizes[name] < 1]
+    found += [
+        f"{what}: {count} rows; wanted {total}, those of all sets" for what, count in rows.items() if count != total
+    ]
+    found += [f"epochs is {epochs}; wanted at least 1"] if epochs < 1 else []
+    found += [f"recorded epoch {epoch} is outside 0 … {epochs}" for epoch in record_at if not 0 <= epoch <= epochs]
+    return found + ([] if len(record_at) else ["got no epochs to record; wanted at least one"])

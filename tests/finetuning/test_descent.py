@@ -8,7 +8,16 @@ import pytest
 
 from ntkft.finetuning import Optimizer, adamw, gradient_descent, momentum
 from ntkft.linearize import linearize
-from tests.finetuning.tiny import attention, attention_case, descend, flat, flat_jacobian, linear, linear_case, sentences
+from tests.finetuning.tiny import (
+    attention,
+    attention_case,
+    descend,
+    flat,
+    flat_jacobian,
+    linear,
+    linear_case,
+    sentences,
+)
 from tests.tolerances import CLOSED_FORM
 
 

@@ -7,7 +7,16 @@ import pytest
 from ntkft._errors import InputError
 from ntkft.finetuning import gradient_descent
 from ntkft.finetuning.losses import measure
-from tests.finetuning.tiny import attention, attention_case, descend, flat, flat_jacobian, linear, linear_case, sentences
+from tests.finetuning.tiny import (
+    attention,
+    attention_case,
+    descend,
+    flat,
+    flat_jacobian,
+    linear,
+    linear_case,
+    sentences,
+)
 from tests.tolerances import CLOSED_FORM
 
 

@@ -26,7 +26,7 @@ def test_a_small_budget_cuts_slices_and_changes_nothing(outputs, rectangular):
     case = CASES["fused_decoder"]()
     x1, x2 = (case.inputs, None) if not rectangular else (case.inputs, take_examples(case.inputs, slice(1, 6)))
     whole = ntkft.empirical_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="1GB")
-    cut = ntkft.empirical_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="150kB")
+    cut = ntkft.empirical_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="85kB")
     assert whole.plan.passes == 1
     assert cut.plan.passes >= 3
     assert kernel_error(cut.total, whole.total) <= KERNEL_F64
@@ -42,8 +42,7 @@ def test_groups_are_the_kernels_of_their_parameters_and_sum_to_the_total():
 
     def of_projections(projections, inputs):
         blocks = [
-            block | {"qkv": w, "qkv_bias": b}
-            for block, (w, b) in zip(params["blocks"], projections, strict=True)
+            block | {"qkv": w, "qkv_bias": b} for block, (w, b) in zip(params["blocks"], projections, strict=True)
         ]
         return case.apply_fn(params | {"blocks": blocks}, inputs)
 
@@ -104,7 +103,10 @@ def test_rows_of_a_tall_table_that_no_example_touches_are_left_out():
 
     kernel = ntkft.empirical_ntk(apply_fn, params, ids, outputs="full", memory="400kB")
     assert kernel.plan.zeros == 4 * (TALL + 5 - len(np.unique(ids)))
-    assert kernel_error(kernel.total, dense_kernel(apply_fn, params, ids, None, "full")) <= KERNEL_F64
+    # Reverse mode: forward mode would need a pass for each of the 16,412 parameters.
+    jacobian = jax.jacrev(apply_fn)(params, ids)
+    flat = np.concatenate([np.asarray(leaf).reshape(6, 2, -1) for leaf in jax.tree.leaves(jacobian)], axis=2)
+    assert kernel_error(kernel.total, np.einsum("iap,jbp->iajb", flat, flat)) <= KERNEL_F64
 
 
 def test_slices_cover_every_parameter_once():

@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from ntkft.dynamics import dual_coefficients, gradient_flow, outputs_at
+from ntkft.kernels._neural_tangents import neural_tangents
+from ntkft.spectra import spectrum_of_matrix
 
 SCRIPT = """
 import sys
@@ -43,3 +48,28 @@ def test_a_jax_that_moved_further_gives_one_sentence():
 def test_import_ntkft_does_not_import(module):
     script = f"import ntkft, sys; assert {module!r} not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_its_gradient_flow_is_ours():
+    """Two implementations of the same dynamics, in two conventions of time: t_theirs = ε k t / lr."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(14, 30))
+    kernel = features @ features.T
+    n, k, step_size, rate = 9, 2, 0.3, 1.7
+    y, start = generator.normal(size=(9, k)), generator.normal(size=(14, k))
+    times = np.array([0.0, 0.5, 3.0, 20.0])
+    # neural-tangents reads the matrix as acting on every output alike, which is its trace kernel.
+    predict = neural_tangents().predict.gradient_descent_mse(kernel[:n, :n], y, learning_rate=rate)
+    theirs = predict(times * step_size * k / rate, start[:n], start[n:], kernel[n:, :n])
+    spectral = spectrum_of_matrix(kernel[:n, :n], precision="float64")
+    dual = dual_coefficients(spectral, y - start[:n], gradient_flow(step_size), times)
+    for rows, expected in ((slice(0, n), theirs[0]), (slice(n, 14), theirs[1])):
+        ours = outputs_at(kernel[rows, :n], dual, start[rows])
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-8)
+
+
+def test_its_largest_stable_step_size_is_ours():
+    features = np.random.default_rng(1).normal(size=(8, 20))
+    kernel = features @ features.T
+    theirs = neural_tangents().predict.max_learning_rate(kernel, y_train_size=8)
+    assert theirs == pytest.approx(2 / spectrum_of_matrix(kernel, precision="float64").eigenvalues[0], rel=1e-10)

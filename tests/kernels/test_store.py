@@ -14,7 +14,7 @@ GROUPS = {"qkv": "qkv", "rest": "^((?!qkv).)*$"}
 
 
 def _kernel(store, **options) -> Kernel:
-    options = {"outputs": "full", "groups": GROUPS, "memory": "170kB"} | options
+    options = {"outputs": "full", "groups": GROUPS, "memory": "110kB"} | options
     return ntkft.empirical_ntk(CASE.apply_fn, CASE.params, CASE.inputs, store=store, **options)
 
 
@@ -49,7 +49,7 @@ def test_an_interrupted_run_resumes_to_identical_bytes(tmp_path, after):
     with pytest.raises(InputError, match="unfinished"):
         ntkft.read_kernel(tmp_path / "K.zarr")
     seen = []
-    resumed = _kernel(tmp_path / "K.zarr", memory="150kB", progress=lambda *pair: seen.append(pair))
+    resumed = _kernel(tmp_path / "K.zarr", memory="90kB", progress=lambda *pair: seen.append(pair))
     assert len(seen) == whole.plan.passes - after
     assert resumed.total.tobytes() == whole.total.tobytes()
 
