@@ -1,7 +1,7 @@
 """ntkft: empirical neural tangent kernels of pretrained attention models, and what they say about fine-tuning.
 
-The map, in the order of the theory: model and data, linearisation, kernel, spectrum, dynamics, the real thing.
-Names are resolved on first use, so that `import ntkft` costs no more than JAX.
+The map, in the order of the theory. Names are resolved on first use, so that `import ntkft` itself costs nothing;
+everything else is in the submodules data, models, linearize, kernels, spectra, dynamics, finetuning, plots, report.
 """
 
 from importlib import import_module
@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ntkft._errors import InputError as InputError
-    from ntkft.kernels import Kernel as Kernel
-    from ntkft.kernels import empirical_ntk as empirical_ntk
-    from ntkft.kernels import read_kernel as read_kernel
+    from ntkft.data import Task as Task, load_task as load_task
+    from ntkft.dynamics import predict_risk as predict_risk, stopping_time as stopping_time
+    from ntkft.finetuning import finetune as finetune
+    from ntkft.kernels import Kernel as Kernel, empirical_ntk as empirical_ntk, read_kernel as read_kernel
+    from ntkft.models import Model as Model, load as load
+    from ntkft.spectra import (
+        critical_radius as critical_radius,
+        fit_decay as fit_decay,
+        local_rademacher as local_rademacher,
+        spectrum as spectrum,
+    )
 
-_HOME = {
-    "InputError": "ntkft._errors",
-    "Kernel": "ntkft.kernels",
-    "empirical_ntk": "ntkft.kernels",
-    "read_kernel": "ntkft.kernels",
+_HOMES = {
+    "ntkft.models": ("Model", "load"),
+    "ntkft.data": ("Task", "load_task"),
+    "ntkft.kernels": ("Kernel", "empirical_ntk", "read_kernel"),
+    "ntkft.spectra": ("spectrum", "fit_decay", "local_rademacher", "critical_radius"),
+    "ntkft.dynamics": ("stopping_time", "predict_risk"),
+    "ntkft.finetuning": ("finetune",),
+    "ntkft._errors": ("InputError",),
 }
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = list(_HOME)
 __version__ = "0.1.0"
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import ntkft
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ntkft"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -75,3 +77,10 @@ def test_private_names_of_jax_stay_inside_the_fence(file):
         return
     assert "jax._src" not in file.read_text()
     assert "jax.interpreters" not in file.read_text()
+
+
+def test_every_name_of_the_map_resolves_to_what_it_says():
+    for name in ntkft.__all__:
+        assert getattr(ntkft, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'finetuned'"):
+        ntkft.finetuned  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,9 +1,9 @@
 """A kernel computed before training predicts fine-tuning of a real encoder on real sentences, for as long as it says.
 
 Claim     For all-MiniLM-L6-v2 with a fresh linear readout on documentation sentences: (a) in the linear regime, small
-          steps and few of them, the test error predicted from the kernel at the pretrained parameters is within 1 % of real
-          full-batch gradient descent; (b) at the largest step of the theory, 1/λ̂₁, both part after a few epochs, while
-          the kernel moves; (c) the spectrum, its decay exponent and the shares of the parameter groups are as stated.
+          steps and few of them, the test error predicted from the kernel at the pretrained parameters is within 1 % of
+          real full-batch gradient descent; (b) at the largest step of the theory, 1/λ̂₁, both part after a few epochs,
+          while the kernel moves; (c) the spectrum, its decay exponent and the groups' shares of it are as stated.
 Source    Sun & Raskutti 2026 (the setting: all parameters, mixed initialisation); Jacot, Gabriel & Hongler 2018.
 Setting   The demo's: two SciPy modules, 128 training, 64 validation and 192 test sentences, squared loss on ±1.
           Linear regime: step size 0.1/λ̂₁, 20 epochs. Demo: step size 1/λ̂₁, 48 epochs.
@@ -82,8 +82,8 @@ def demo_results(out: Path) -> dict[str, float]:
     return {
         "largest eigenvalue": float(eigenvalues[0]),
         "effective rank": spectrum["effective_rank"],
-        "decay exponent, with intercept": spectrum["fit"]["with_intercept"]["rate"],
-        "decay exponent, through the first eigenvalue": spectrum["fit"]["through_origin"]["rate"],
+        "decay exponent, with intercept": prediction["decay"]["fit"]["with_intercept"]["rate"],
+        "decay exponent, through the first eigenvalue": prediction["decay"]["fit"]["through_origin"]["rate"],
         "share of the trace, mlp": shares["mlp"],
         "share of the trace, head": shares["head"],
         "real test error at epoch 48": real["mse"][-1],

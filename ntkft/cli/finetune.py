@@ -11,8 +11,7 @@ from ntkft.cli.console import emit, progress, say, table
 from ntkft.cli.folder import claim
 from ntkft.cli.options import Common, prepare
 from ntkft.cli.predict import record_epochs
-from ntkft.finetuning import FinetuneResult, adamw, gradient_descent, momentum
-from ntkft.finetuning import finetune as finetune_run
+from ntkft.finetuning import FinetuneResult, adamw, finetune as finetune_run, gradient_descent, momentum
 from ntkft.report.record import finetune_record, parting, to_json
 
 
@@ -84,10 +83,10 @@ def compare(predicted: dict, result: FinetuneResult) -> dict:
     mine = np.array([predicted["mse"]["test"][predicted["epochs"].index(epoch)] for epoch in shared])
     theirs = np.array([real.mse[list(real.epochs).index(epoch)] for epoch in shared])
     parted = {f"{tolerance:.0%}": parting(mine, theirs, np.array(shared), tolerance) for tolerance in (0.01, 0.05)}
-    sentence = "; ".join(
-        f"within {name} of the real test error {'at every recorded epoch' if epoch is None else f'before epoch {epoch}'}"
-        for name, epoch in parted.items()
-    )
+    until = {
+        name: "at every recorded epoch" if epoch is None else f"before epoch {epoch}" for name, epoch in parted.items()
+    }
+    sentence = "; ".join(f"within {name} of the real test error {when}" for name, when in until.items())
     return {
         "epochs": shared,
         "predicted_test_mse": mine.tolist(),

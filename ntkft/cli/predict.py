@@ -11,8 +11,7 @@ from ntkft.cli.console import emit, say, table
 from ntkft.cli.folder import claim
 from ntkft.cli.options import Common, Setup, compute_kernel, prepare, step_size_of
 from ntkft.kernels import Kernel
-from ntkft.report.prediction import Prediction
-from ntkft.report.prediction import predict as predict_run
+from ntkft.report.prediction import Prediction, predict as predict_run
 from ntkft.report.record import prediction_record, to_json
 
 

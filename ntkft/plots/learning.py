@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ntkft._errors import InputError
 from ntkft.dynamics import RiskSurface, over_seeds
 from ntkft.finetuning import FinetuneResult
 from ntkft.plots.style import BLUE, GREY, ORANGE, SERIES, SMALL, new_axes, new_figure
@@ -21,6 +22,7 @@ def learning_curve(
     """Mean squared error over epochs on training and test set: lines are predictions, points really happened.
 
     Below, on the same axis, when each rule stops; an arrow at the end means later, or never for an infinite one.
+    Raises `InputError` for a real curve without squared errors, that of classes given as integers.
     """
     title = "Predicted and real learning curve" if real is not None else "Predicted learning curve"
     strip = [0.6 + _ROW * len(stops)] if stops else []
@@ -30,6 +32,8 @@ def learning_curve(
         axes.plot(epochs, predicted[name], color=colour, linewidth=1.8, label=f"{name}, predicted")
         if real is not None:
             curve = real.curves[name]
+            if curve.mse is None:
+                raise InputError(f"learning_curve: the real {name} curve has no squared error to draw; pass real=None")
             axes.plot(curve.epochs, curve.mse, "o", color=colour, markersize=4, label=f"{name}, real")
     axes.margins(x=0.02)
     axes.set_ylim(bottom=0)
@@ -71,7 +75,9 @@ def _labels(stops: Mapping[str, float], last: int) -> dict[int, str]:
         rules.setdefault(last if stop > last else round(stop), []).append(name)
     later = " or later" if any(stop > last for stop in stops.values()) else ""
     return {
-        epoch: fill(f"epoch {epoch}{later if epoch == last else ''}: {'; '.join(names)}", width=38)
+        epoch: fill(
+            f"epoch {epoch}{later if epoch == last else ''}: {'; '.join(names)}", width=30, break_on_hyphens=False
+        )
         for epoch, names in rules.items()
     }
 
@@ -81,7 +87,7 @@ def _mark(axes: Axes, strip: Axes, stops: Mapping[str, float], last: float) -> N
     for row, (name, stop) in enumerate(sorted(stops.items(), key=lambda item: item[1])):
         position, side = min(stop, last), 1 if stop < last / 2 else -1
         if stop <= last:
-            axes.axvline(stop, color=GREY, linewidth=0.8, linestyle=":")
+            axes.axvline(stop, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
         strip.plot(position, -row, "o" if stop <= last else ">", color="#444", markersize=4)
         strip.annotate(
             f"{name}: {stop:.0f}" if np.isfinite(stop) else f"{name}: never",
@@ -92,7 +98,7 @@ def _mark(axes: Axes, strip: Axes, stops: Mapping[str, float], last: float) -> N
             va="center_baseline",
             fontsize=SMALL,
         )
-    strip.set_title("When each rule stops", loc="left", fontsize=9)
+    strip.set_title("When each rule stops", loc="left", fontsize=SMALL)
     strip.set_yticks([])
     strip.set_ylim(0.6 - len(stops), 0.6)
     strip.spines["left"].set_visible(False)

@@ -35,7 +35,9 @@ def group_spectra(spectrum: Spectrum) -> Figure:
     ranked = sorted(spectrum.groups.items(), key=lambda item: -item[1].sum())
     total = spectrum.eigenvalues.sum()
     index = np.arange(1, len(spectrum.eigenvalues) + 1)
-    axes.loglog(index, _above(spectrum.eigenvalues, spectrum.floor), color="black", linewidth=1.8, label="all parameters")
+    axes.loglog(
+        index, _above(spectrum.eigenvalues, spectrum.floor), color="black", linewidth=1.8, label="all parameters"
+    )
     for colour, (name, values) in zip(SERIES * 3, ranked, strict=False):
         if values.sum() > 0:
             visible = _above(values, spectrum.floor)

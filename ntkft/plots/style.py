@@ -10,9 +10,9 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2f6db3", "#d9822b", "#3a8f5c", "#c039
 SERIES = (BLUE, ORANGE, GREEN, RED, PURPLE, "#17869e", "#b0578d", "#6b6b2f", GREY)
 """Colours told apart by people with colour-vision deficiencies when used in this order, up to nine series."""
 
-SMALL = 8.5
+SMALL = 9
 """Points, for legends and marks: the smallest that is read on a phone, where a figure is as wide as the screen."""
-_WIDTH, _HEIGHT, _DPI = 5.8, 4.2, 200  # inches; sharp on paper and on screens with doubled pixels
+_WIDTH, _HEIGHT, _DPI = 5.4, 4.0, 200  # inches; sharp on paper and on screens with doubled pixels
 
 
 def new_axes(title: str, x: str, y: str, *, height: float = _HEIGHT) -> tuple[Figure, Axes]:
@@ -30,7 +30,7 @@ def new_figure(title: str, x: str, *heights: float) -> tuple[Figure, list[Axes]]
         axes.grid(visible=True, color="#e4e6ea", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9)
+        axes.tick_params(labelsize=SMALL)
     rows[0].set_title(title, loc="left", fontsize=11)
     rows[-1].set_xlabel(x)
     return figure, rows

@@ -139,10 +139,10 @@ def describe(kernel: Kernel, *, window: int | None = None) -> Description:
     `InputError` as `spectrum`, `fit_decay` and `decay_over_n` do.
     """
     spectral = spectrum(kernel).check()
-    n, block = spectral.n, len(spectral.eigenvalues) // spectral.n
+    n, per_example = spectral.n, len(spectral.eigenvalues) // spectral.n
     last = max(min(spectral.count_above_floor // 2, n // 4, 100), 3) if window is None else window
     total, options = kernel.total, {"window": last, "precision": kernel.precision, "draws": _DRAWS, "seed": 0}
-    least = -(-last // block)
+    least = -(-last // per_example)
     quarter, half = max(least, n // 4), max(least, n // 2)
     return Description(
         spectral,

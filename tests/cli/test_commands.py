@@ -34,7 +34,7 @@ def test_kernel_then_spectrum(flags, tmp_path, capsys):
     assert record["shape"] == [24, 24] == list(kernel.total.shape)
     assert sum(record["share_of_trace"].values()) == pytest.approx(1, abs=1e-5)
     assert main(["spectrum", f"--kernel={store}", "--n=12", f"--out={tmp_path / 'spectrum'}", "--json"]) == 0
-    spectrum = json.loads(capsys.readouterr().out)
+    spectrum = json.loads(capsys.readouterr().out)["spectrum"]
     expected = np.linalg.eigvalsh(np.asarray(kernel.total[:12, :12], np.float64) / 12)[::-1]
     np.testing.assert_allclose(spectrum["eigenvalues"], expected, rtol=1e-6, atol=1e-9)
     assert {file.name for file in (tmp_path / "spectrum").iterdir()} == {"spectrum.json", "decay.png", "groups.png"}
@@ -68,15 +68,7 @@ def test_predict_then_finetune_agree_at_small_steps_and_resume(flags, tmp_path, 
 def test_every_output_form_gives_a_prediction(flags, capsys):
     words = "--readout=label_words:words=good|bad,position=first"
     linear = "--readout=linear:pool=mean,scale=1,seed=0"
-    common = [
-        "--step-size=0.5/lambda1",
-        "--epochs=3",
-        "--patience=2",
-        "--seeds=1",
-        "--json",
-        "--labels=1",
-        "--labels=0",
-    ]
+    common = ["--step-size=0.5/lambda1", "--epochs=3", "--patience=2", "--seeds=1", "--json"]
     assert main(["predict", *flags, words, *common]) == 2
     assert "position" in capsys.readouterr().err
     assert main(["predict", *flags, linear, "--outputs=trace", *common]) == 0
