@@ -1,7 +1,6 @@
 """ntkft: empirical neural tangent kernels of pretrained attention models, and what they say about fine-tuning.
 
-The map, in the order of the theory. Names are resolved on first use, so that `import ntkft` itself costs nothing;
-everything else is in the submodules data, models, linearize, kernels, spectra, dynamics, finetuning, plots, report.
+The map, in the order of the theory. Names are resolved on first use, so that `import ntkft` itself costs nothing.
 """
 
 from importlib import import_module
@@ -31,7 +30,7 @@ _HOMES = {
     "ntkft._errors": ("InputError",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = list(_HOME)
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"
 
 

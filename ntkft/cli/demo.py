@@ -74,11 +74,7 @@ def demo(
     say(comparison["sentence"])
     linearized = _linearized_error(setup, result)
 
-    figures = prediction_figures(prediction)
-    test_error = result.curves["test"].mse
-    assert test_error is not None
-    figures["learning_curve"] = plots.learning_curve(prediction.epochs, prediction.mse, result, prediction.stops)
-    figures["risk_over_n"] = plots.risk_over_n(prediction.surface, prediction.stops, {n: float(test_error[-1])})
+    figures = prediction_figures(prediction, result)
     for name, figure in figures.items():
         plots.save(figure, out / f"{name}.png")
     record = {

@@ -10,6 +10,7 @@ from ntkft import plots
 from ntkft.cli.console import emit, say, table
 from ntkft.cli.folder import claim
 from ntkft.cli.options import Common, Setup, compute_kernel, prepare, step_size_of
+from ntkft.finetuning import FinetuneResult
 from ntkft.kernels import Kernel
 from ntkft.report.prediction import Prediction, predict as predict_run
 from ntkft.report.record import prediction_record, to_json
@@ -109,15 +110,18 @@ def prediction_tables(prediction: Prediction) -> list:
     ]
 
 
-def prediction_figures(prediction: Prediction) -> dict:
-    """The figures of a prediction by file name."""
-    described = prediction.description
+def prediction_figures(prediction: Prediction, real: FinetuneResult | None = None) -> dict:
+    """The figures of a prediction by file name, with what really happened in them when it is known."""
+    described, surface = prediction.description, prediction.surface
+    every = {"train": surface.train_mse[0, -1], "test": surface.test_mse[0, -1]}  # all n examples, every epoch
+    error = None if real is None else real.curves["test"].mse
+    measured = {} if error is None else {surface.sizes[-1]: float(error[-1])}
     return {
         "decay": plots.eigenvalue_decay(described.spectrum, described.fit, described.interval),
         "groups": plots.group_spectra(described.spectrum),
         "alignment": plots.target_alignment(prediction.alignment),
-        "learning_curve": plots.learning_curve(prediction.epochs, prediction.mse, None, prediction.stops),
-        "risk_over_n": plots.risk_over_n(prediction.surface, prediction.stops, {}),
+        "learning_curve": plots.learning_curve(np.asarray(surface.epochs), every, real, prediction.stops),
+        "risk_over_n": plots.risk_over_n(surface, prediction.stops, measured),
     }
 
 

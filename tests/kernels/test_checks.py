@@ -1,5 +1,7 @@
 """Models and arguments that would give a wrong kernel are refused, each with its own sentence."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,8 @@ def _linear(params, x):
 
 
 def _kernel(apply_fn=_linear, params=W, x=X, **options):
-    return ntkft.empirical_ntk(apply_fn, params, x, **({"outputs": "trace"} | options))
+    chosen: dict[str, Any] = {"outputs": "trace"} | options
+    return ntkft.empirical_ntk(apply_fn, params, x, **chosen)
 
 
 def test_a_model_that_draws_random_numbers_is_refused():
