@@ -28,9 +28,10 @@ def demo_page(record: Mapping[str, Any], prediction: Prediction, result: Finetun
 
 def _learning(record, prediction, result, folder):
     real, drift = result.curves["test"], dict(zip(result.kernel_epochs, result.kernel_drift, strict=True))
+    largest = prediction.description.spectrum.eigenvalues[0]
     parted = record["comparison"]["parting"]
     sentences = [
-        f"Full-batch gradient descent with step size {prediction.step_size:.4g} (1/λ̂₁). Lines are computed from the "
+        f"Full-batch gradient descent with step size {prediction.step_size:.4g} = {prediction.step_size * largest:.3g}/λ̂₁. Lines are computed from the "
         "kernel at the pretrained parameters alone, before any training; points are the real thing."
     ]
     for tolerance, epoch in parted.items():
@@ -38,7 +39,7 @@ def _learning(record, prediction, result, folder):
             sentences.append(f"Predicted and real test error agree within {tolerance} at every recorded epoch.")
         else:
             sentences.append(
-                f"They part by more than {tolerance} from epoch {epoch} on, where the kernel has moved by "
+                f"They first differ by more than {tolerance} at epoch {epoch}, where the kernel has moved by "
                 f"{drift.get(epoch, float('nan')):.0%} of its norm."
             )
     sentences.append(

@@ -179,6 +179,9 @@ def decay_over_n(
     for draw in range(repeats):
         order = generator.permutation(n)
         for position, size in enumerate(counts):
+            if size == n and draw:  # every draw of all examples is the same set
+                fits[:, position, draw] = fits[:, position, 0]
+                continue
             fits[:, position, draw] = _subset_rates(matrix, np.sort(order[:size]), n, (first, last), precision)
     return DecaySample((first, last), index(seed), counts, fits[0], fits[1])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ntkft.report.prediction import SETS, Prediction, Problem, predict, set_rows
 
 SIZES = {"train": 24, "validation": 10, "test": 12}
 ROWS = sum(SIZES.values())
-PLAIN = {"epochs": 40, "record_at": [0, 1, 2, 7, 40], "sizes": [12, 24], "seeds": [0, 1], "patience": 5}
+PLAIN: dict[str, Any] = {"epochs": 40, "record_at": [0, 1, 2, 7, 40], "sizes": [12, 24], "seeds": [0, 1], "patience": 5}
 """Settings of `predict` but for the step size."""
 
 
@@ -34,7 +35,7 @@ class LinearModel:
         """`share` of 1/λ̂₁."""
         n = SIZES["train"]
         rows = self.jacobian[:n].reshape(-1, self.jacobian.shape[2])
-        return share * n / np.linalg.norm(rows, 2) ** 2
+        return float(share * n / np.linalg.norm(rows, 2) ** 2)
 
     def descend(self, step_size: float, epochs: int) -> dict[str, np.ndarray]:
         """Squared error of every set after 0 … `epochs` steps on (1/2n) Σ‖y − f‖², by changing the weights."""
@@ -60,9 +61,10 @@ def shared_weights(k: int, *, noise: float = 0.5, seed: int = 0) -> LinearModel:
     return _noisy(generator.standard_normal((ROWS, k, 10)), noise, generator)
 
 
-def predicted(model: LinearModel, outputs: Outputs, **changes) -> Prediction:
-    """A prediction with plain settings and half the largest safe step; `changes` say what is different."""
-    return predict(model.problem(outputs), **{"step_size": model.step_size(0.5)} | PLAIN | changes)
+def predicted(model: LinearModel, outputs: Outputs, **changes: Any) -> Prediction:
+    """A prediction with plain settings and step size 0.5/λ̂₁; `changes` say what is different."""
+    settings: dict[str, Any] = {"step_size": model.step_size(0.5)} | PLAIN | changes
+    return predict(model.problem(outputs), **settings)
 
 
 def by_hand(jacobian: np.ndarray, parts: Mapping[str, np.ndarray], outputs: Outputs) -> Kernel:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from ntkft._errors import InputError
+from ntkft._types import Outputs
 from ntkft.report.prediction import SETS, Problem, accuracy, block, describe, predict
-from tests.report.linear import PLAIN, ROWS, SIZES, by_hand, predicted, separate_outputs, shared_weights
+from tests.report.linear import PLAIN, ROWS, SIZES, LinearModel, by_hand, predicted, separate_outputs, shared_weights
 from tests.tolerances import CLOSED_FORM
 
-CASES = {
+CASES: dict[str, tuple[LinearModel, Outputs]] = {
     "scalar": (separate_outputs(1), "scalar"),
     "full, separate outputs": (separate_outputs(2), "full"),
     "trace, separate outputs": (separate_outputs(2), "trace"),
@@ -29,7 +30,7 @@ def test_predicted_errors_are_those_of_gradient_descent_on_the_weights(case):
 
 
 def test_full_and_trace_kernels_of_outputs_that_share_nothing_predict_the_same():
-    full, trace = (predicted(separate_outputs(2), outputs) for outputs in ("full", "trace"))
+    full, trace = predicted(separate_outputs(2), "full"), predicted(separate_outputs(2), "trace")
     for name in SETS:
         np.testing.assert_allclose(full.mse[name], trace.mse[name], rtol=CLOSED_FORM)
     np.testing.assert_allclose(full.surface.test_mse, trace.surface.test_mse, rtol=CLOSED_FORM)
@@ -40,7 +41,7 @@ def test_full_and_trace_kernels_of_outputs_that_share_nothing_predict_the_same()
 
 
 def test_a_trace_kernel_of_shared_weights_is_only_an_approximation():
-    full, trace = (predicted(shared_weights(2), outputs) for outputs in ("full", "trace"))
+    full, trace = predicted(shared_weights(2), "full"), predicted(shared_weights(2), "trace")
     assert np.max(np.abs(full.mse["test"] - trace.mse["test"])) > 0.01
 
 
@@ -172,9 +173,9 @@ def test_accuracy_is_predicted_for_classes_and_left_out_otherwise():
     classes = replace(model, targets=np.sign(model.targets))
     prediction = predicted(classes, "scalar")
     assert set(prediction.accuracy) == set(SETS)
-    np.testing.assert_array_equal(
-        prediction.accuracy["test"], prediction.surface.test_accuracy[0, 1][prediction.epochs]
-    )
+    surface = prediction.surface.test_accuracy
+    assert surface is not None
+    np.testing.assert_array_equal(prediction.accuracy["test"], surface[0, 1][prediction.epochs])
     assert predicted(model, "scalar").accuracy == {}
 
 
@@ -198,4 +199,4 @@ def test_rows_that_do_not_add_up_are_refused_together():
     ):
         predict(Problem(kernel, sizes, model.targets, model.pretrained), step_size=0.1, **PLAIN)
     with pytest.raises(InputError, match=rf"targets: 45 rows; wanted {ROWS}, those of all sets"):
-        predict(Problem(kernel, SIZES, model.targets[1:], model.pretrained), step_size=0.1, **PLAIN)
+        predict(Problem(kernel, SIZES, model.targets[1:], model.pretrained[1:]), step_size=0.1, **PLAIN)
