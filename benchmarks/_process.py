@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 # Tracing is left out: JAX reports it for inner functions and again for the ones around them.
 _COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
@@ -35,17 +34,12 @@ class Call:
     cpu: float
     compile: float
 
-    @property
-    def steady(self) -> float:
-        """What a call takes once its programs are compiled."""
-        return self.wall - self.compile
 
-
-def timed(function: Callable[[], Any]) -> tuple[np.ndarray, Call]:
-    """The result of `function`, waited for and on the host, and what the call took."""
+def timed(function: Callable[[], Any]) -> tuple[Any, Call]:
+    """The result of `function`, waited for, and what the call took."""
     with _compile_seconds() as compiling:
         wall, cpu = time.perf_counter(), time.process_time()
-        result = np.asarray(function())
+        result = jax.block_until_ready(function())
         call = Call(time.perf_counter() - wall, time.process_time() - cpu, sum(compiling))
     return result, call
 
@@ -79,9 +73,9 @@ def in_fresh_process(module: str, request: dict[str, Any]) -> dict[str, Any]:
 def _compile_seconds() -> Iterator[list[float]]:
     seconds: list[float] = []
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event in _COMPILING:
-            seconds.append(duration)
+            seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -31,8 +31,9 @@ def _learning(record, prediction, result, folder):
     largest = prediction.description.spectrum.eigenvalues[0]
     parted = record["comparison"]["parting"]
     sentences = [
-        f"Full-batch gradient descent with step size {prediction.step_size:.4g} = {prediction.step_size * largest:.3g}/λ̂₁. Lines are computed from the "
-        "kernel at the pretrained parameters alone, before any training; points are the real thing."
+        f"Full-batch gradient descent, step size {prediction.step_size:.4g} = {prediction.step_size * largest:.3g}/λ̂₁. "
+        "Lines are computed from the kernel at the pretrained parameters alone, before any training; points are the "
+        "real thing."
     ]
     for tolerance, epoch in parted.items():
         if epoch is None:

@@ -1,0 +1,18 @@
+import importlib.util
+import json
+
+import pytest
+
+from experiments.minilm_docs.run import main
+from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
+)
+
+
+def test_in_the_linear_regime_the_prediction_is_within_one_percent_of_real_fine_tuning(tmp_path):
+    results = main(["--smoke", "--out", str(tmp_path)])
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert results["linear regime: largest difference, %"] <= 1
+    assert results["linear regime: fall of the real test error, %"] > 5
