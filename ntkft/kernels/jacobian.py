@@ -24,7 +24,7 @@ from ntkft.kernels.slices import TALL, Piece, leaf_rows, partition
 from ntkft.kernels.store import KernelStore, Partial
 
 # Share of the budget for J; the rest holds one micro-batch's activations and gradients.
-_JACOBIAN_SHARE = 0.7
+_JACOBIAN_SHARE = 0.8
 # Four examples at once is where a CPU's throughput levels off; wider batches only cost memory (docs/design.md).
 _MICRO_BATCH = 4
 # One block of columns stays in the last-level cache while its tiles are multiplied; a tile of rows is small enough to
@@ -182,7 +182,7 @@ class _Fill:
     def __init__(self, apply_flat, leaves, examples, k, *, limit: int, micro_batch: int | None):
         self._apply_flat, self._leaves, self._k, self._limit = apply_flat, leaves, k, limit
         self._examples, self._count = examples, count_examples(examples)
-        self._programs: dict[tuple, Callable] = {}
+        self._composition, self._program = None, None
         self._settled = micro_batch is not None
         self.micro_batch = micro_batch or min(_MICRO_BATCH, self._count)
         self.bytes = 0
@@ -190,9 +190,11 @@ class _Fill:
     def __call__(self, pieces: list[Piece]) -> dict[str, jax.Array]:
         composition = tuple((p.leaf, p.group, None if p.rows is None else len(p.rows)) for p in pieces)
         rows = [None if piece.rows is None else jnp.asarray(piece.rows) for piece in pieces]
-        if composition not in self._programs:
-            self._programs[composition] = self._compile(composition, rows)
-        return self._programs[composition](self._leaves, rows, self._batches())
+        if composition != self._composition:
+            # Only the latest is kept: equal slices follow one another, and programs are memory too.
+            self._program = self._compile(composition, rows)
+            self._composition = composition
+        return self._program(self._leaves, rows, self._batches())
 
     def _compile(self, composition, rows):
         function = jax.jit(partial(_fill, self._apply_flat, composition, self._k))

@@ -8,7 +8,7 @@ Rows whose gradient is zero for every example are left out: they add exactly not
 nearly all of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ def leaf_rows(leaf: Array) -> int:
 def partition(
     leaves: Sequence[Array], groups: Sequence[str], touched: Mapping[int, np.ndarray], columns: int
 ) -> list[list[Piece]]:
-    """Slices of at most `columns` parameters each, in the order of the leaves, as few as that order allows.
+    """Slices of at most `columns` parameters each, filled in the order of the leaves, which are cut where one ends.
 
     touched: leaf index → indices of its rows with a gradient that is not zero, for the leaves that were searched
     """
@@ -50,26 +50,17 @@ def partition(
         )
     slices: list[list[Piece]] = [[]]
     room = columns
-    for piece in _pieces(leaves, groups, touched, columns):
-        if piece.columns > room:
-            slices.append([])
-            room = columns
-        slices[-1].append(piece)
-        room -= piece.columns
-    return [pieces for pieces in slices if pieces]
-
-
-def _pieces(leaves, groups, touched, columns) -> Iterator[Piece]:
-    """Leaves, cut only when one alone is wider than a slice; equal cuts, so that they share one compiled program."""
     for index, (leaf, group) in enumerate(zip(leaves, groups, strict=True)):
-        if leaf.size == 0:
-            continue
-        width = leaf.size // leaf_rows(leaf)
-        rows = touched.get(index)
-        if rows is None and leaf.size <= columns:
-            yield Piece(index, group, None, leaf.size)
-            continue
-        rows = np.arange(leaf_rows(leaf)) if rows is None else rows
-        cuts = -(-len(rows) * width // (columns // width * width)) if len(rows) else 0
-        for part in np.array_split(rows, cuts) if cuts else []:
-            yield Piece(index, group, part.astype(np.int32), len(part) * width)
+        rows = touched.get(index, np.arange(leaf_rows(leaf)))
+        width = leaf.size // leaf_rows(leaf) if leaf.size else 0
+        while width and len(rows):
+            fitting = room // width
+            if fitting == 0:
+                slices.append([])
+                room = columns
+                continue
+            part, rows = rows[:fitting], rows[fitting:]
+            whole = len(part) == leaf_rows(leaf)
+            slices[-1].append(Piece(index, group, None if whole else part.astype(np.int32), len(part) * width))
+            room -= len(part) * width
+    return [pieces for pieces in slices if pieces]
