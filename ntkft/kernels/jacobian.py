@@ -23,8 +23,8 @@ from ntkft.kernels.kernel import Kernel, Plan
 from ntkft.kernels.slices import TALL, Piece, leaf_rows, partition
 from ntkft.kernels.store import KernelStore, Partial
 
-# Share of the budget for J; the rest holds one micro-batch's activations and gradients.
-_JACOBIAN_SHARE = 0.8
+# Shares of the budget for J, tried in turn; the rest must hold one micro-batch's activations and gradients.
+_JACOBIAN_SHARES = (0.8, 0.6, 0.4)
 # Four examples at once is where a CPU's throughput levels off; wider batches only cost memory (docs/design.md).
 _MICRO_BATCH = 4
 # One block of columns stays in the last-level cache while its tiles are multiplied; a tile of rows is small enough to
@@ -62,21 +62,18 @@ def jacobian_kernel(
     shape = (n * per_example, (n if x2 is None else total - n) * per_example)
     kernel_bytes = 2 * len(set(groups)) * shape[0] * shape[1] * accumulate.itemsize
     resumed = archive.partial() if archive is not None else None
-    columns = resumed.columns if resumed else _columns(memory, kernel_bytes, total * k * dtype.itemsize)
-
+    wanted = _columns(memory, kernel_bytes, total * k * dtype.itemsize)
     touched = {}
-    if sum(leaf.size for leaf in leaves) > columns:
+    if sum(leaf.size for leaf in leaves) > (resumed.columns if resumed else wanted[0]):
         touched = _touched_rows(apply_flat, leaves, examples)
-    slices = partition(leaves, groups, touched, columns)
+    fill = _Fill(apply_flat, leaves, examples, k, limit=memory - kernel_bytes)
+    if resumed:
+        fill.settle(resumed.micro_batch)
+        columns = resumed.columns
+        slices = partition(leaves, groups, touched, columns)
+    else:
+        columns, slices = _widest_that_fits(fill, partial(partition, leaves, groups, touched), wanted)
     used = sum(piece.columns for pieces in slices for piece in pieces)
-    fill = _Fill(
-        apply_flat,
-        leaves,
-        examples,
-        k,
-        limit=memory - kernel_bytes,
-        micro_batch=resumed and resumed.micro_batch,
-    )
 
     done, kernels = 0, {name: jnp.zeros(shape, accumulate) for name in sorted(set(groups))}
     if resumed:
@@ -134,14 +131,30 @@ def _over_leaves(apply_fn: ApplyFn, structure: Any) -> Callable[[list[jax.Array]
     return apply_flat
 
 
-def _columns(memory: int, kernel_bytes: int, column_bytes: int) -> int:
+def _columns(memory: int, kernel_bytes: int, column_bytes: int) -> list[int]:
+    """Columns of a slice to try, widest first."""
     room = memory - kernel_bytes
     if room < column_bytes:
         raise InputError(
             f"memory: a budget of {memory / 1e9:.3g} GB does not hold the kernel itself twice "
             f"({kernel_bytes / 1e9:.3g} GB over its groups) and one Jacobian column; raise it or ask for fewer groups"
         )
-    return max(int(_JACOBIAN_SHARE * room) // column_bytes, 1)
+    return [max(int(share * room) // column_bytes, 1) for share in _JACOBIAN_SHARES]
+
+
+def _widest_that_fits(
+    fill: "_Fill", cut: Callable[[int], list[list[Piece]]], wanted: list[int]
+) -> tuple[int, list[list[Piece]]]:
+    """The first width at which a slice and one micro-batch fit the budget together, and the slices of that width."""
+    *wider, narrowest = wanted
+    for columns in wider:
+        slices = cut(columns)
+        try:
+            fill.prepare(slices[0] if slices else [])
+        except InputError:
+            continue
+        return columns, slices
+    return narrowest, cut(narrowest)
 
 
 def _touched_rows(apply_flat, leaves, examples) -> dict[int, np.ndarray]:
@@ -176,25 +189,37 @@ class _Fill:
     """Jacobian slices of all examples, `{group: [batches, micro_batch, k, c]}`, padded to whole micro-batches.
 
     Programs are compiled once for each composition of a slice. The first one settles the micro-batch: the widest
-    whose temporary memory fits beside the slice itself.
+    whose temporary memory fits beside the slice itself. Later ones may narrow it, and then go on at one example rather
+    than lose what is done.
     """
 
-    def __init__(self, apply_flat, leaves, examples, k, *, limit: int, micro_batch: int | None):
+    def __init__(self, apply_flat, leaves, examples, k, *, limit: int):
         self._apply_flat, self._leaves, self._k, self._limit = apply_flat, leaves, k, limit
         self._examples, self._count = examples, count_examples(examples)
-        self._composition, self._program = None, None
-        self._settled = micro_batch is not None
-        self.micro_batch = micro_batch or min(_MICRO_BATCH, self._count)
+        self._composition: Any = None
+        self._program: Any = None
+        self._settled = False
+        self.micro_batch = min(_MICRO_BATCH, self._count)
         self.bytes = 0
 
+    def settle(self, micro_batch: int) -> None:
+        """Go on with what an earlier run settled, whatever this run's budget."""
+        self._settled, self.micro_batch = True, micro_batch
+
     def __call__(self, pieces: list[Piece]) -> dict[str, jax.Array]:
+        """The Jacobian slice of these pieces."""
+        rows = self.prepare(pieces)
+        return self._program(self._leaves, rows, self._batches())
+
+    def prepare(self, pieces: list[Piece]) -> list[jax.Array | None]:
+        """Compile the program of these pieces; returns their rows. Raises `InputError` when it cannot fit."""
         composition = tuple((p.leaf, p.group, None if p.rows is None else len(p.rows)) for p in pieces)
         rows = [None if piece.rows is None else jnp.asarray(piece.rows) for piece in pieces]
         if composition != self._composition:
             # Only the latest is kept: equal slices follow one another, and programs are memory too.
             self._program = self._compile(composition, rows)
             self._composition = composition
-        return self._program(self._leaves, rows, self._batches())
+        return rows
 
     def _compile(self, composition, rows):
         function = jax.jit(partial(_fill, self._apply_flat, composition, self._k))
@@ -205,6 +230,7 @@ class _Fill:
             if need <= self._limit or (self._settled and self.micro_batch == 1):
                 break
             if self.micro_batch == 1:
+                self.micro_batch = min(_MICRO_BATCH, self._count)
                 raise InputError(
                     f"memory: one example's forward and backward pass beside its Jacobian slice needs "
                     f"{need / 1e9:.3g} GB, the budget leaves {self._limit / 1e9:.3g} GB; raise memory"
