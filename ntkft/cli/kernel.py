@@ -1,5 +1,6 @@
 """`ntkft kernel`: the kernel of a model on a task, into a store that an interrupted run resumes."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from ntkft.cli.console import emit, table
@@ -23,7 +24,7 @@ def kernel(common: Common, *, out: Path) -> None:
         "outputs": result.outputs,
         "shape": list(result.total.shape),
         "precision": result.precision,
-        "plan": vars(result.plan),
+        "plan": asdict(result.plan),
         "share_of_trace": shares,
     }
     rows = [(name, f"{share:.2%}") for name, share in sorted(shares.items(), key=lambda item: -item[1])]

@@ -1,22 +1,36 @@
-"""The public call: one quantity, several exact methods, chosen by name."""
+"""The public call: one quantity, several exact methods, chosen by name, over tiles of examples."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ntkft._errors import InputError
-from ntkft._tree import assign_groups
+from ntkft._tree import assign_groups, count_examples, leaf_paths
 from ntkft._types import ApplyFn, Outputs, PyTree
 from ntkft.kernels.checks import check_apply_fn, check_form
+from ntkft.kernels.factors.forms import Extent
+from ntkft.kernels.factors.method import factors_method
+from ntkft.kernels.factors.planning import FormChoice
 from ntkft.kernels.jacobian import jacobian_kernel
 from ntkft.kernels.kernel import Kernel
 from ntkft.kernels.memory import budget_bytes
 from ntkft.kernels.reference import neural_tangents_kernel
 from ntkft.kernels.store import KernelStore, kernel_request
+from ntkft.kernels.tiles import Progress, default_tile, jax_processes, tiled_kernel
 
-Method: TypeAlias = Literal["auto", "jacobian", "neural_tangents:1", "neural_tangents:2", "neural_tangents:3"]
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called as `progress(done, total)`, in parameters contracted so far."""
+Method: TypeAlias = Literal[
+    "auto",
+    "factors",
+    "factors:materialise",
+    "factors:pairs",
+    "jacobian",
+    "neural_tangents:1",
+    "neural_tangents:2",
+    "neural_tangents:3",
+]
+
+_FORMS: dict[str, FormChoice] = {"": "auto", "materialise": "materialise", "pairs": "pairs"}
 
 
 def empirical_ntk(
@@ -29,6 +43,7 @@ def empirical_ntk(
     method: Method = "auto",
     groups: Mapping[str, str] | None = None,
     memory: int | float | str | None = None,
+    tile: int | None = None,
     check: bool = True,
     store: str | Path | None = None,
     progress: Progress | None = None,
@@ -41,19 +56,28 @@ def empirical_ntk(
     x1, x2:   pytrees of arrays with a leading example axis (n and m); `None` for x2 means x1, and half the work
     outputs:  "full" `[n, k, m, k]`; "trace" `[n, m]` summed over equal outputs (neural-tangents' trace is divided
               by k, this one is not); "scalar" `[n, m]` for a model with k = 1. Required: these are different kernels
-    method:   how it is computed; every method gives the same numbers up to rounding. "jacobian" computes slices of
-              the Jacobian within `memory`; "neural_tangents:1|2|3" is that library's implementation of that number
-              (Jacobian contraction, NTK-vector products, structured derivatives), without a memory bound on one
-              block; "auto" is "jacobian"
+    method:   how it is computed; every method gives the same numbers up to rounding. "factors" differentiates each
+              example once and contracts what each weight's gradient is made of, by the cheaper of two exact forms;
+              "factors:materialise" and "factors:pairs" take one form wherever it is possible, for study; "jacobian"
+              computes slices of the Jacobian; "neural_tangents:1|2|3" is that library's implementation of that
+              number (Jacobian contraction, NTK-vector products, structured derivatives), without a memory bound on
+              one tile; "auto" is "factors"
     groups:   group name → regular expression over parameter paths, a partition of the leaves; None is one group
-    memory:   budget for the kernel's own arrays, in bytes or as "4GB"; None is half of the free device memory
+    memory:   budget for the kernel's own arrays of one tile, in bytes or as "4GB"; None is half of the free device
+              memory, or what a store was begun with
+    tile:     examples a side of a tile. None is all of them up to 2,048; beyond, or with a store, 1,024, or what the
+              store was begun with
     check:    refuse randomness, dependent rows and non-finite values first (one forward pass over x1)
-    store:    a folder (`K.zarr`) that receives the result with its provenance; an interrupted "jacobian" run
-              resumes from it, a finished one is read back, a different run's folder is refused
-    progress: called after each slice
+    store:    a folder (`K.zarr`) that receives each tile when it is finished, with the provenance of all. The same
+              call goes on from what is there, after a kill at any moment, to the same bytes; computes anew a tile
+              whose checksum fails; reads a finished kernel back; and refuses a different run's folder. Processes of
+              `jax.distributed` share the work through it, on a file system that all see
+    progress: called as `progress(done, total)`, in pairs of examples × parameters
 
+    Cost of "factors": 2 to 3 forward-sized passes, then what `kernels.factors.forms` says.
     Cost of "jacobian" with s slices: s forward passes, the backward passes down to the slice's leaves, and
-    n·m·k²·p multiply-adds for the product (half if x2 is None; k instead of k² for the trace).
+    n·m·k²·p multiply-adds for the product (half if x2 is None; k instead of k² for the trace). With r rows of tiles,
+    the passes are run r times for each example.
     Raises `InputError` on unusable input, each with what to do about it.
     """
     k = check_form(apply_fn, params, x1, outputs)
@@ -61,28 +85,43 @@ def empirical_ntk(
         check_form(apply_fn, params, x2, outputs)
     group_of = assign_groups(params, groups)
     budget = budget_bytes(memory)
+    if tile is not None and tile < 1:
+        raise InputError(f"tile: got {tile}; wanted a positive number of examples")
+    if method not in Method.__args__:
+        raise InputError(f"empirical_ntk: got method={method!r}; wanted one of {', '.join(Method.__args__)}")
+    name, _, variant = method.replace("auto", "factors").partition(":")
+    if name == "neural_tangents" and store is not None:
+        raise InputError(f"empirical_ntk: method={method!r} keeps no store; use method='jacobian' or leave store out")
     if check:
         check_apply_fn(apply_fn, params, x1)
-    if method in ("auto", "jacobian"):
-        archive = None
-        if store is not None:
-            request = kernel_request(apply_fn, params, x1, x2, outputs=outputs, groups=groups, method="jacobian")
-            archive = KernelStore(store, request)
-        if archive is not None and (finished := archive.read()) is not None:
-            return finished
-        kernel = jacobian_kernel(
-            apply_fn, params, x1, x2, k, outputs=outputs, group_of=group_of, memory=budget, archive=archive,
-            progress=progress,
-        )  # fmt: skip
-        if archive is not None:
-            archive.write(kernel)
-        return kernel
-    name, _, implementation = method.partition(":")
-    if name != "neural_tangents" or implementation not in ("1", "2", "3"):
-        raise InputError(f"empirical_ntk: got method={method!r}; wanted one of {', '.join(Method.__args__)}")
+
+    n, m = count_examples(x1), count_examples(x1 if x2 is None else x2)
+    processes = jax_processes()
+    archive = None
     if store is not None:
-        raise InputError(f"empirical_ntk: method={method!r} keeps no store; use method='jacobian' or leave store out")
-    return neural_tangents_kernel(
-        apply_fn, params, x1, x2, k, outputs=outputs, group_of=group_of, implementation=int(implementation),
+        request = kernel_request(apply_fn, params, x1, x2, outputs=outputs, groups=groups, method=name)
+        shape = (n, k, m, k) if outputs == "full" else (n, m)
+        archive = processes.in_turn(partial(KernelStore, store, request, shape=shape, tile=tile, memory=budget))
+        budget = archive.memory if memory is None else budget
+    side = archive.tile if archive is not None else tile or default_tile(n, m)
+    common = {"outputs": outputs, "group_of": group_of}
+    if name == "factors":
+        alone = x2 is None and n <= side
+        largest = Extent(min(n, side), 0 if alone else min(m, side), k, outputs)
+        method_of_block = factors_method(
+            apply_fn, params, x1, largest=largest, group_of=group_of, memory=budget, form=_FORMS[variant]
+        )
+    elif name == "jacobian":
+        method_of_block = partial(jacobian_kernel, apply_fn, params, k=k, memory=budget, **common)
+    else:
+        method_of_block = partial(neural_tangents_kernel, apply_fn, params, k=k, implementation=int(variant), **common)
+    return tiled_kernel(
+        method_of_block,
+        x1,
+        x2,
+        tile=side,
+        parameters=sum(leaf.size for leaf in leaf_paths(params).values()),
+        store=archive,
+        processes=processes,
         progress=progress,
-    )  # fmt: skip
+    )

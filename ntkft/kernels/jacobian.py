@@ -7,7 +7,6 @@ Compare a kernel computed block by block over pairs of examples, which different
 block that it takes part in, with respect to all parameters.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,7 +20,6 @@ from ntkft._tree import count_examples, leaf_paths
 from ntkft._types import ApplyFn, Outputs, PyTree
 from ntkft.kernels.kernel import Kernel, Plan
 from ntkft.kernels.slices import TALL, Piece, leaf_rows, partition
-from ntkft.kernels.store import KernelStore, Partial
 
 # Shares of the budget for J, tried in turn; the rest must hold one micro-batch's activations and gradients.
 _JACOBIAN_SHARES = (0.8, 0.6, 0.4)
@@ -31,7 +29,6 @@ _MICRO_BATCH = 4
 # skip most of the upper triangle and large enough for the GEMM (measured: docs/design.md).
 _BLOCK = 4096
 _TILE = 128
-_SECONDS_BETWEEN_SAVES = 20.0
 
 
 def jacobian_kernel(
@@ -44,7 +41,6 @@ def jacobian_kernel(
     outputs: Outputs,
     group_of: dict[str, str],
     memory: int,
-    archive: KernelStore | None,
     progress: Callable[[int, int], None] | None,
 ) -> Kernel:
     """The kernel of `empirical_ntk`, whose arguments these are, already checked; `memory` in bytes."""
@@ -61,50 +57,25 @@ def jacobian_kernel(
     per_example = k if outputs == "full" else 1
     shape = (n * per_example, (n if x2 is None else total - n) * per_example)
     kernel_bytes = 2 * len(set(groups)) * shape[0] * shape[1] * accumulate.itemsize
-    resumed = archive.partial() if archive is not None else None
     wanted = _columns(memory, kernel_bytes, total * k * dtype.itemsize)
     touched = {}
-    if sum(leaf.size for leaf in leaves) > (resumed.columns if resumed else wanted[0]):
+    if sum(leaf.size for leaf in leaves) > wanted[0]:
         touched = _touched_rows(apply_flat, leaves, examples)
     fill = _Fill(apply_flat, leaves, examples, k, limit=memory - kernel_bytes)
-    if resumed:
-        fill.settle(resumed.micro_batch)
-        columns = resumed.columns
-        slices = partition(leaves, groups, touched, columns)
-    else:
-        columns, slices = _widest_that_fits(fill, partial(partition, leaves, groups, touched), wanted)
+    slices = _widest_that_fits(fill, partial(partition, leaves, groups, touched), wanted)
     used = sum(piece.columns for pieces in slices for piece in pieces)
 
-    done, kernels = 0, {name: jnp.zeros(shape, accumulate) for name in sorted(set(groups))}
-    if resumed:
-        done, kernels = resumed.done, {name: jnp.asarray(array) for name, array in resumed.kernels.items()}
-    contracted = sum(piece.columns for pieces in slices[:done] for piece in pieces)
-    saved = time.monotonic()
-
-    def save() -> None:
-        if archive is not None:
-            state = {name: np.asarray(array) for name, array in kernels.items()}
-            archive.save(Partial(done, columns, fill.micro_batch, state))
-
-    try:
-        for pieces in slices[done:]:
-            jacobians = fill(pieces)
-            summed = {
-                name: _contract(kernels[name], jacobian, n, x2 is None, outputs) for name, jacobian in jacobians.items()
-            }
-            del jacobians
-            jax.block_until_ready(summed)
-            # One statement, so that an interrupt never sees a slice half added.
-            done, kernels = done + 1, kernels | summed
-            contracted += sum(piece.columns for piece in pieces)
-            if progress is not None:
-                progress(contracted, used)
-            if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                save()
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        save()
-        raise
+    contracted, kernels = 0, {name: jnp.zeros(shape, accumulate) for name in sorted(set(groups))}
+    for pieces in slices:
+        jacobians = fill(pieces)
+        kernels |= {
+            name: _contract(kernels[name], jacobian, n, x2 is None, outputs) for name, jacobian in jacobians.items()
+        }
+        del jacobians
+        jax.block_until_ready(kernels)
+        contracted += sum(piece.columns for piece in pieces)
+        if progress is not None:
+            progress(contracted, used)
 
     count = (n, total - n if x2 is not None else n)
     final = (count[0], k, count[1], k) if outputs == "full" else count
@@ -142,10 +113,8 @@ def _columns(memory: int, kernel_bytes: int, column_bytes: int) -> list[int]:
     return [max(int(share * room) // column_bytes, 1) for share in _JACOBIAN_SHARES]
 
 
-def _widest_that_fits(
-    fill: "_Fill", cut: Callable[[int], list[list[Piece]]], wanted: list[int]
-) -> tuple[int, list[list[Piece]]]:
-    """The first width at which a slice and one micro-batch fit the budget together, and the slices of that width."""
+def _widest_that_fits(fill: "_Fill", cut: Callable[[int], list[list[Piece]]], wanted: list[int]) -> list[list[Piece]]:
+    """Slices of the first width at which one and a micro-batch fit the budget together."""
     *wider, narrowest = wanted
     for columns in wider:
         slices = cut(columns)
@@ -153,8 +122,8 @@ def _widest_that_fits(
             fill.prepare(slices[0] if slices else [])
         except InputError:
             continue
-        return columns, slices
-    return narrowest, cut(narrowest)
+        return slices
+    return cut(narrowest)
 
 
 def _touched_rows(apply_flat, leaves, examples) -> dict[int, np.ndarray]:
@@ -201,10 +170,6 @@ class _Fill:
         self._settled = False
         self.micro_batch = min(_MICRO_BATCH, self._count)
         self.bytes = 0
-
-    def settle(self, micro_batch: int) -> None:
-        """Go on with what an earlier run settled, whatever this run's budget."""
-        self._settled, self.micro_batch = True, micro_batch
 
     def __call__(self, pieces: list[Piece]) -> dict[str, jax.Array]:
         """The Jacobian slice of these pieces."""

@@ -9,8 +9,28 @@ from ntkft._types import Array, Outputs
 
 
 @dataclass(frozen=True)
+class LeafPlan:
+    """What a method did with one leaf of the parameters, in one tile.
+
+    path:  the leaf's path
+    sites: kinds of the places where the program uses it
+    form:  how its product was contracted: "materialise", "pairs", "reduced", "rows" or "explicit"
+    flops: floating-point operations of that form
+    bytes: memory of that form
+    """
+
+    path: str
+    sites: tuple[str, ...]
+    form: str
+    flops: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a method did, or will do: the size of the work before it starts.
+    """What a method did: the size of the work.
+
+    All but `parameters` and `tiles` are those of the first tile of examples, which is the whole when there is one.
 
     parameters:  parameters of the model, p
     zeros:       of those, parameters whose gradient is exactly zero for every example, left out of the work
@@ -18,6 +38,8 @@ class Plan:
     passes:      sweeps over the examples, each one forward pass and the backward pass it needs
     micro_batch: examples differentiated at once
     bytes:       estimated peak device memory of the kernel's own arrays
+    tiles:       tiles that the pairs of examples were cut into
+    leaves:      the work leaf by leaf, for methods that choose by leaf
     """
 
     method: str
@@ -26,11 +48,14 @@ class Plan:
     passes: int
     micro_batch: int
     bytes: int
+    tiles: int = 1
+    leaves: tuple[LeafPlan, ...] = ()
 
     def __str__(self) -> str:
+        tiles = "" if self.tiles == 1 else f"{self.tiles} tiles, each like the first: "
         return (
-            f"{self.method}: {self.parameters:,} parameters ({self.zeros:,} never touched), {self.passes} passes "
-            f"in micro-batches of {self.micro_batch}, {self.bytes / 1e9:.2f} GB"
+            f"{self.method}: {tiles}{self.parameters:,} parameters ({self.zeros:,} never touched), "
+            f"{self.passes} passes in micro-batches of {self.micro_batch}, {self.bytes / 1e9:.2f} GB"
         )
 
 

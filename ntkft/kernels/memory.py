@@ -39,7 +39,7 @@ def budget_bytes(memory: int | float | str | None) -> int:
 
 
 def _free_bytes() -> int:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

@@ -120,14 +120,20 @@ def test_slices_cover_every_parameter_once():
     assert covered == {0: list(range(10)), 1: [-1], 2: list(range(4)), 3: [1, 4, 30]}
 
 
-def test_progress_ends_at_the_parameters_that_were_contracted():
+def test_progress_goes_slice_by_slice_to_pairs_of_examples_times_parameters():
     case = CASES["mlp"]()
     seen = []
-    ntkft.empirical_ntk(
-        case.apply_fn, case.params, case.inputs, outputs="full", progress=lambda *pair: seen.append(pair)
-    )
+    kernel = ntkft.empirical_ntk(
+        case.apply_fn, case.params, case.inputs, outputs="full", memory="12kB",
+        progress=lambda *pair: seen.append(pair),
+    )  # fmt: skip
     size = sum(leaf.size for leaf in leaf_paths(case.params).values())
-    assert seen[-1] == (size, size)
+    total = 7 * 8 // 2 * size
+    assert seen == sorted(set(seen))
+    assert kernel.plan.passes > 1
+    assert len(seen) == 1 + kernel.plan.passes
+    assert seen[0] == (0, total)
+    assert seen[-1] == (total, total)
 
 
 def test_memory_budgets_are_read_in_bytes():

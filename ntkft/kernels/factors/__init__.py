@@ -1,0 +1,9 @@
+"""Exact kernels from captured factors, every example differentiated once.
+
+inline, views, capture   where a program uses its weights
+sites                    what is kept there: operands a, cotangents b
+segments, sweep          a reverse sweep that fits in memory
+forms                    the exact ways from (a, b) to a kernel, and their cost
+blas, xla                the same forms on the host and on devices
+planning, method         what is decided beforehand; the method itself
+"""

@@ -1,0 +1,223 @@
+"""Contraction on the host: forms in NumPy, one BLAS thread for each worker.
+
+On a CPU the platform's BLAS multiplies a matrix by its own transpose at the speed of half a product, and workers that
+each form and contract their own slices in cache leave no core idle between two small products (docs/design.md).
+Slices are dealt to workers in turn and their sums added in order, so a kernel is the same in every run.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ntkft.kernels.factors.forms import Extent, Form
+
+COLUMNS = 24_576
+"""Columns of a slice: below, a product's overhead shows; above, the slice leaves the cache."""
+_PAIR_ROWS = 1024
+"""Side of a tile of token pairs: two such products stay in the cache while they are multiplied and summed."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One site of a block: its kind and, for each chunk of examples, its operand (or None) and cotangent."""
+
+    kind: str
+    swapped: bool
+    operands: Sequence[np.ndarray | None]
+    cotangents: Sequence[np.ndarray]
+
+
+def available_workers() -> int:
+    """One for each core that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Workers(AbstractContextManager):
+    """Threads that share out work; what they share out runs with one BLAS thread each."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._pool = ThreadPoolExecutor(count)
+
+    def __exit__(self, *exception):
+        self._pool.shutdown()
+
+    def map(self, function: Callable, items: Sequence) -> list:
+        """`[function(item) for item in items]`, at once."""
+        return list(self._pool.map(function, items))
+
+    def share(self, work: Callable[[np.ndarray, Sequence], None], items: Sequence, kernel: np.ndarray) -> None:
+        """Add to `kernel` what `work(accumulator, its items)` accumulates in each worker."""
+
+        def run(worker):
+            accumulator = np.zeros_like(kernel)
+            work(accumulator, items[worker :: self.count])
+            return accumulator
+
+        with threadpool_limits(1, user_api="blas"):
+            for accumulator in self.map(run, range(min(self.count, len(items)))):
+                kernel += accumulator
+
+
+def contract(
+    form: Form, parts: Sequence[Part], sizes: tuple[int, int, int], extent: Extent, kernel: np.ndarray, workers: Workers,
+    *, columns: int = COLUMNS,
+) -> None:  # fmt: skip
+    """Add a block's kernel to `kernel`, `extent.shape`; `sizes` are the block's batch, rows and width."""
+    if form == "reduced":
+        _reduced(parts, extent, kernel)
+    elif form == "rows":
+        _rows(parts, extent, kernel, workers)
+    elif form == "pairs":
+        _pairs(parts[0], extent, kernel, workers)
+    else:
+        _materialise(parts, sizes, extent, kernel, workers, columns)
+
+
+def _materialise(parts, sizes, extent, kernel, workers, columns):
+    batch, rows, width = sizes
+    flip = width > rows  # long slices of few columns form faster
+    if flip:
+        rows, width = width, rows
+    step = max(1, min(rows, columns // (width * (1 if extent.outputs == "full" else extent.k))))
+    slices = [(b, start, min(start + step, rows)) for b in range(batch) for start in range(0, rows, step)]
+    padded = sum(len(c) for c in parts[0].cotangents)
+
+    def work(accumulator, items):
+        buffer = np.empty((padded, extent.k, step, width), accumulator.dtype)
+        product = np.empty_like(accumulator)
+        for index, start, stop in items:
+            # A view with the buffer's own strides would not be one matrix: a short slice is its own array.
+            gradients = (
+                buffer if stop - start == step else np.empty((padded, extent.k, stop - start, width), buffer.dtype)
+            )
+            done = False
+            for part in parts:
+                _form(gradients, part, part.swapped != flip, index, start, stop, done)
+                done = True
+            _add_product(accumulator, product, gradients, extent)
+
+    workers.share(work, slices, kernel)
+
+
+def _form(gradients, part, swapped, index, start, stop, add):
+    """Write (or add) one site's gradients, rows start to stop of its matrix."""
+    at = 0
+    for operand, cotangent in zip(part.operands, part.cotangents, strict=True):
+        here = gradients[at : at + len(cotangent)]
+        at += len(cotangent)
+        if part.kind == "rows":
+            if not add:
+                here[...] = 0
+            _scatter(here, operand, cotangent, swapped, start, stop)
+            continue
+        a, b = operand[:, None, index], cotangent[:, :, index]
+        left, right = (b, a) if swapped else (a, b)
+        left = left[..., start:stop].swapaxes(-1, -2).astype(here.dtype, copy=False)
+        right = right.astype(here.dtype, copy=False)
+        if add:
+            here += left @ right
+        else:
+            np.matmul(left, right, out=here)
+
+
+def _scatter(here, ids, cotangent, swapped, start, stop):
+    """Add the cotangents of a gather's tokens to the table's rows start to stop (columns, when swapped)."""
+    if swapped:
+        example, token = np.nonzero(ids >= 0)
+        values = cotangent[example, :, token][..., start:stop].astype(here.dtype, copy=False)
+        at = (example, slice(None), slice(None), ids[example, token])
+        np.add.at(here, at, values)  # pyright: ignore[reportArgumentType]
+    else:
+        example, token = np.nonzero((ids >= start) & (ids < stop))
+        values = cotangent[example, :, token].astype(here.dtype, copy=False)
+        at = (example, slice(None), ids[example, token] - start)
+        np.add.at(here, at, values)  # pyright: ignore[reportArgumentType]
+
+
+def _add_product(accumulator, product, gradients, extent):
+    rows = extent.rows_each
+    matrix = gradients.reshape(len(gradients) * rows, -1)
+    left = matrix[: extent.n * rows]
+    right = matrix[extent.n * rows : extent.count * rows] if extent.m else left
+    np.matmul(left, right.T, out=product)  # NumPy calls syrk for a matrix and its own transpose
+    accumulator += product
+
+
+def _reduced(parts, extent, kernel):
+    gradients = sum(np.concatenate(part.cotangents).astype(kernel.dtype, copy=False) for part in parts)
+    product = np.empty_like(kernel)
+    _add_product(kernel, product, gradients, extent)
+
+
+def _rows(parts, extent, kernel, workers):
+    """Each token's gradient rows, summed within an example, meet those of the examples that have it too."""
+    ids = np.concatenate([np.concatenate(part.operands) for part in parts], axis=1)[: extent.count]
+    values = np.concatenate([np.concatenate(part.cotangents) for part in parts], axis=2)[: extent.count]
+    width = values.shape[-1]
+    keys = ids.astype(np.int64) * extent.count + np.arange(extent.count)[:, None]
+    distinct, position = np.unique(keys, return_inverse=True)
+    position = position.reshape(keys.shape)
+    sums = np.zeros((len(distinct), extent.k, width), kernel.dtype)
+    for token in range(ids.shape[1]):  # no two tokens of one column fall on the same key: examples differ
+        sums[position[:, token]] += values[:, :, token]
+    example = distinct % extent.count
+    bounds = np.flatnonzero(np.diff(distinct // extent.count, prepend=-1, append=-1))
+    groups = list(itertools.pairwise(bounds))
+
+    def work(accumulator, items):
+        whole = accumulator.reshape(extent.n, extent.rows_each, -1, extent.rows_each)
+        for start, stop in items:
+            owners, rows = example[start:stop], sums[start:stop]
+            split = np.searchsorted(owners, extent.n) if extent.m else len(owners)
+            left, right = rows[:split], rows[split:] if extent.m else rows
+            mine, theirs = owners[:split], (owners[split:] - extent.n) if extent.m else owners
+            if len(mine) and len(theirs):
+                flat = (
+                    left.reshape(len(left) * extent.rows_each, -1) @ right.reshape(len(right) * extent.rows_each, -1).T
+                )
+                shape = (len(mine), extent.rows_each, len(theirs), extent.rows_each)
+                whole[mine[:, None], :, theirs] += flat.reshape(shape).transpose(0, 2, 1, 3)
+
+    workers.share(work, groups, kernel)
+
+
+def _pairs(part, extent, kernel, workers):
+    operand = np.concatenate(part.operands)[: extent.count]
+    cotangent = np.concatenate(part.cotangents)[: extent.count]
+    tokens = operand.shape[2]
+    side = max(1, _PAIR_ROWS // tokens)
+    heights = range(0, extent.n, side)
+    first, end = (extent.n, extent.count) if extent.m else (0, extent.n)
+    tiles = [(i, j) for i in heights for j in range(first, end, side) if extent.m or j <= i]
+    outputs = [(p, q) for p in range(extent.k) for q in range(extent.k) if extent.outputs == "full" or p == q]
+    full = extent.outputs == "full"
+
+    def work(accumulator, items):
+        whole = accumulator.reshape(extent.n, extent.rows_each, -1, extent.rows_each)
+        for i, j in items:
+            left, right = slice(i, min(i + side, extent.n)), slice(j, min(j + side, end))
+            shape = (left.stop - left.start, tokens * tokens, right.stop - right.start)
+            target = whole[left, :, right.start - first : right.stop - first]
+            for index in range(operand.shape[1]):
+                data = _tile(operand[left, index], operand[right, index], kernel.dtype).reshape(shape)
+                for p, q in outputs:
+                    weight = _tile(cotangent[left, p, index], cotangent[right, q, index], kernel.dtype).reshape(shape)
+                    found = np.einsum("ipj,ipj->ij", data, weight)
+                    target[:, p if full else 0, :, q if full else 0] += found
+                    if not extent.m and j < i:
+                        whole[right, q if full else 0, left, p if full else 0] += found.T
+
+    workers.share(work, tiles, kernel)
+
+
+def _tile(left, right, dtype):
+    """⟨left_it, right_js⟩ with axes (i, t) and (s, j): the examples of `right` run fastest."""
+    columns = right.transpose(1, 0, 2).reshape(-1, right.shape[-1]).astype(dtype, copy=False)
+    return left.reshape(-1, left.shape[-1]).astype(dtype, copy=False) @ columns.T

@@ -1,0 +1,131 @@
+"""What is decided before the examples are looked at: forms, cuts and batches within a memory budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from ntkft._errors import InputError
+from ntkft.kernels.factors import blas
+from ntkft.kernels.factors.capture import Block, Program, Site
+from ntkft.kernels.factors.forms import Extent, Form, form_flops, possible_forms
+from ntkft.kernels.factors.segments import Flow, Segment, choose_cuts, trace_flow
+from ntkft.kernels.factors.sites import operand_shape
+from ntkft.kernels.kernel import LeafPlan, Plan
+
+FormChoice: TypeAlias = Literal["auto", "materialise", "pairs"]
+
+_TOKENS_AT_ONCE = 512
+"""Tokens differentiated at once by each worker: enough for the products, little enough to stay in the cache."""
+_BATCHES_PER_CHUNK = 4
+
+
+@dataclass(frozen=True)
+class Work:
+    """A program with all decisions made for blocks of up to `largest` examples.
+
+    micro:   examples differentiated at once
+    batches: micro-batches, one after the other, of one chunk; chunks run side by side
+    bytes:   estimated peak memory
+    """
+
+    flow: Flow
+    segments: tuple[Segment, ...]
+    forms: tuple[Form, ...]
+    largest: Extent
+    micro: int
+    batches: int
+    bytes: int
+
+    def chunks(self, examples: int) -> int:
+        """Chunks that hold this many examples."""
+        return -(-examples // (self.micro * self.batches))
+
+
+def plan_work(
+    program: Program, largest: Extent, dtype: np.dtype, *, memory: int, groups: int, workers: int, form: FormChoice
+) -> Work:
+    """Forms, cuts and batches for blocks of up to `largest` examples within `memory` bytes.
+
+    Raises `InputError` when even the finest cut does not fit.
+    """
+    flow = trace_flow(program, largest.k)
+    longest = max((site_tokens(program, site) for site in program.sites), default=1)
+    micro = max(1, min(_TOKENS_AT_ONCE // max(1, longest), -(-largest.count // workers)))
+    batches = max(1, min(_BATCHES_PER_CHUNK, largest.count // (micro * workers)))
+    padded = -(-largest.count // (micro * batches)) * batches * micro
+    kernel = int(np.prod(largest.shape)) * dtype.itemsize
+    fixed = (groups + 2 * workers + 1) * kernel
+    slices = workers * padded * largest.k * blas.COLUMNS * dtype.itemsize
+
+    def cost(cuts: Sequence[int]) -> int:
+        bounds = [0, *cuts, len(program.equations)]
+        peak = 0
+        for stop in range(len(bounds) - 1, 0, -1):
+            start, end = bounds[stop - 1], bounds[stop]
+            values = sum(flow.cut_bytes(cut) for cut in bounds[1:stop])
+            moving = flow.cotangent_bytes(start) + (flow.cotangent_bytes(end) if end != bounds[-1] else 0)
+            held = flow.factor_bytes(_held(program, start, end))
+            temporary = workers * micro * flow.work_bytes(start, end)
+            peak = max(peak, padded * (values + moving + held) + temporary)
+        return peak + fixed + min(slices, max(1, (memory - fixed) // 8))
+
+    cuts = choose_cuts(flow, cost, memory)
+    if cuts is None:
+        raise InputError(
+            f"memory: {largest.count} examples at once do not fit in {memory / 1e9:.3g} GB (their kernel alone takes "
+            f"{fixed / 1e9:.3g} GB); raise memory, or lower tile, the examples on a side of one tile of the kernel"
+        )
+    forms: tuple[Form, ...] = tuple(choose_form(program, block, largest, form) for block in program.blocks)
+    return Work(flow, flow.segments(cuts), forms, largest, micro, batches, cost(cuts))
+
+
+def choose_form(program: Program, block: Block, extent: Extent, wanted: FormChoice) -> Form:
+    """The wanted form where the block has it, else the one with fewer operations."""
+    possible = possible_forms(program, block)
+    if wanted in possible:
+        return wanted
+    return min(possible, key=lambda form: form_flops(form, block, extent, block_tokens(program, block)))
+
+
+def report(work: Work, paths: Sequence[str], sizes: Sequence[int], extent: Extent) -> Plan:
+    """The plan of a block of this extent, leaf by leaf."""
+    program = work.flow.program
+    rows = []
+    for form, block in zip(work.forms, program.blocks, strict=True):
+        kinds = tuple(program.sites[i].kind for i in block.sites)
+        flops = form_flops(form, block, extent, block_tokens(program, block))
+        held = work.flow.factor_bytes(block.sites) * extent.count
+        rows.append(LeafPlan(paths[block.leaf], kinds, form, flops, held))
+    used = {block.leaf for block in program.blocks}
+    return Plan(
+        method="factors",
+        parameters=sum(sizes),
+        zeros=sum(size for i, size in enumerate(sizes) if i not in used),
+        passes=len(work.segments),
+        micro_batch=work.micro,
+        bytes=work.bytes,
+        leaves=tuple(rows),
+    )
+
+
+def block_tokens(program: Program, block: Block) -> int:
+    """Tokens over which a block's gradient sums, over all its sites."""
+    return max(1, sum(site_tokens(program, program.sites[i]) for i in block.sites))
+
+
+def site_tokens(program: Program, site: Site) -> int:
+    """Tokens of a matmul site; 0 for others."""
+    shape = operand_shape(program, site)
+    return shape.shape[1] if shape is not None and site.kind == "matmul" else 0
+
+
+def _held(program: Program, start: int, end: int) -> list[int]:
+    """Sites whose factors are in memory once equations start to end are differentiated."""
+    held = []
+    for block in program.blocks:
+        equations = [program.sites[i].equation for i in block.sites]
+        if min(equations) < end:
+            held += [i for i, e in zip(block.sites, equations, strict=True) if e >= start]
+    return held

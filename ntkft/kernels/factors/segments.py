@@ -1,0 +1,200 @@
+"""A program cut into segments, so that a reverse sweep holds the factors of one segment at a time.
+
+Reverse-mode differentiation of n examples needs every layer's activations at once. Instead: one forward sweep keeps
+only the values that cross a cut; then, from the last segment to the first, each is evaluated again with its backward
+pass, its blocks are contracted, and its factors are dropped. With s segments that is 3 - 1/s forward-sized passes of
+2·n·t·p operations each (2 for a single segment), whatever the budget, and memory n·(Σ cuts + the largest segment).
+
+A value that crosses a cut is stored only if it depends on the weights or took a product to compute. What follows
+from the inputs or the weights alone (masks, positions, a transposed weight) is computed again where it is needed.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend.core import Var
+
+from ntkft.kernels.factors.capture import Program
+from ntkft.kernels.factors.sites import cotangent_shape, operand_key, operand_shape
+
+_HEAVY = frozenset(
+    {"dot_general", "conv_general_dilated", "scan", "while", "cond", "custom_jvp_call", "custom_vjp_call"}
+)
+_TRIALS = 24
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Equations `start <= i < stop` and those replayed before them.
+
+    reads, writes: variables stored at the cut before and the cut after (writes of the last one: the outputs)
+    sites:         indices of the sites inside
+    """
+
+    equations: tuple[int, ...]
+    reads: tuple[Var, ...]
+    writes: tuple[Any, ...]
+    sites: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Which values of a program are stored at cuts, and what cuts and sites hold, in bytes for one example.
+
+    stored: variable → whether it carries a cotangent
+    """
+
+    program: Program
+    k: int
+    stored: dict[Var, bool]
+    _born: dict[Var, int]
+    _died: dict[Var, int]
+
+    def crossing(self, cut: int) -> tuple[Var, ...]:
+        """Stored variables made before equation `cut` and used at or after it."""
+        return tuple(v for v in self.stored if self._born[v] < cut <= self._died[v])
+
+    def cut_bytes(self, cut: int) -> int:
+        """Values stored at a cut."""
+        return sum(_bytes(v) for v in self.crossing(cut))
+
+    def cotangent_bytes(self, cut: int) -> int:
+        """Cotangents of the values stored at a cut, for all outputs."""
+        return self.k * sum(_bytes(v) for v in self.crossing(cut) if self.stored[v])
+
+    @cached_property
+    def site_bytes(self) -> list[tuple[int, Hashable, int]]:
+        """For each site: bytes of its cotangents; the operand that it keeps; bytes of that."""
+        made = []
+        for site in self.program.sites:
+            operand = operand_shape(self.program, site)
+            cotangent = self.k * _size(cotangent_shape(self.program, site))
+            made.append((cotangent, operand_key(self.program, site), 0 if operand is None else _size(operand)))
+        return made
+
+    def factor_bytes(self, sites: Iterable[int]) -> int:
+        """Factors of these sites, an operand that several share counted once."""
+        chosen = [self.site_bytes[i] for i in sites]
+        return sum(cotangent for cotangent, _, _ in chosen) + sum({key: size for _, key, size in chosen}.values())
+
+    def work_bytes(self, start: int, stop: int) -> int:
+        """All values that the equations start to stop compute: an upper bound of what differentiating them holds."""
+        equations = self.program.equations[start:stop]
+        return sum(_bytes(v) for equation in equations for v in equation.outvars)
+
+    def segments(self, cuts: Sequence[int]) -> tuple[Segment, ...]:
+        """The program cut before these equations."""
+        program = self.program
+        bounds = [0, *cuts, len(program.equations)]
+        made = []
+        for start, stop in itertools.pairwise(bounds):
+            last = stop == bounds[-1]
+            writes = tuple(program.closed.jaxpr.outvars) if last else self.crossing(stop)
+            reads = self.crossing(start) if start else ()
+            inside = tuple(i for i, s in enumerate(program.sites) if start <= s.equation < stop)
+            made.append(Segment(self._needed(start, stop, reads, writes), reads, writes, inside))
+        return tuple(made)
+
+    def _needed(self, start: int, stop: int, reads: Sequence[Var], writes: Sequence[Any]) -> tuple[int, ...]:
+        needed, given = {v for v in writes if isinstance(v, Var)}, set(reads)
+        chosen = []
+        for index in reversed(range(stop)):
+            equation = self.program.equations[index]
+            if any(v in needed and v not in given for v in equation.outvars):
+                chosen.append(index)
+                needed.update(v for v in equation.invars if isinstance(v, Var))
+        return tuple(reversed(chosen))
+
+
+def trace_flow(program: Program, k: int) -> Flow:
+    """Classify the program's values: stored at cuts, or computed again."""
+    jaxpr = program.closed.jaxpr
+    explicit = {jaxpr.invars[s.leaf]: s for s in program.sites if s.kind == "explicit"}
+    site_equations = {s.equation for s in program.sites if s.kind != "explicit"}
+    on_example = set(jaxpr.invars[program.leaves :])
+    stored: dict[Var, bool] = dict.fromkeys(explicit, True)
+    born = {v: s.equation for v, s in explicit.items()}
+    died: dict[Var, int] = {}
+    heavy: set[Var] = set()
+    for index, equation in enumerate(jaxpr.eqns):
+        inputs = [v for v in equation.invars if isinstance(v, Var)]
+        for v in inputs:
+            died[v] = index
+        differentiated = index in site_equations or any(stored.get(v, False) for v in inputs)
+        depends = any(v in on_example for v in inputs)
+        weighs = depends and (equation.primitive.name in _HEAVY or any(v in heavy or v in stored for v in inputs))
+        for v in equation.outvars:
+            born[v] = index
+            if depends:
+                on_example.add(v)
+            if weighs:
+                heavy.add(v)
+            if differentiated or weighs:
+                stored[v] = differentiated and jnp.issubdtype(v.aval.dtype, jnp.floating)
+    end = len(jaxpr.eqns)
+    died.update({v: end for v in jaxpr.outvars if isinstance(v, Var)})
+    kept = {v: carries for v, carries in stored.items() if v in died}
+    return Flow(program, k, kept, born, died)
+
+
+def choose_cuts(flow: Flow, cost: Callable[[Sequence[int]], int], room: int) -> tuple[int, ...] | None:
+    """The fewest cuts with which `cost(cuts)` bytes fit in `room`; None when none do.
+
+    For a bound on the factors of one segment, the cuts that store least are a shortest path over the places between
+    consecutive sites where the fewest bytes cross; the bound is lowered until the total fits.
+    """
+    places = _places(flow)
+    starts = [site.equation for site in flow.program.sites]
+    need = {
+        (i, j): flow.factor_bytes(k for k, e in enumerate(starts) if places[i] <= e < places[j])
+        for i in range(len(places))
+        for j in range(i + 1, len(places))
+    }
+    largest, smallest = need[0, len(places) - 1], max(need[i, i + 1] for i in range(len(places) - 1))
+    tried = None
+    for trial in range(_TRIALS):
+        bound = largest * (max(smallest, 1) / max(largest, 1)) ** (trial / (_TRIALS - 1))
+        cuts = _shortest(places, [flow.cut_bytes(p) for p in places], need, max(bound, smallest))
+        if cuts != tried and cost(cuts) <= room:
+            return cuts
+        tried = cuts
+    return None
+
+
+def _places(flow: Flow) -> list[int]:
+    """Where a cut may go: the start, the cheapest position between consecutive sites that keep factors, the end."""
+    kept = [s.equation for s in flow.program.sites if s.kind in ("matmul", "rows")]
+    bytes_at = {}
+
+    def price(position):
+        if position not in bytes_at:
+            bytes_at[position] = flow.cut_bytes(position)
+        return bytes_at[position]
+
+    between = [min(range(a + 1, b + 1), key=price) for a, b in itertools.pairwise(sorted(set(kept)))]
+    return [0, *sorted({p for p in between if price(p) > 0}), len(flow.program.equations)]
+
+
+def _shortest(places, prices, need, bound) -> tuple[int, ...]:
+    """Cuts of least total price with every segment's need within the bound."""
+    best: list[tuple[int, int]] = [(0, -1)]
+    for j in range(1, len(places)):
+        best.append(min((best[i][0] + (prices[i] if i else 0), i) for i in range(j) if need[i, j] <= bound))
+    cuts, at = [], best[-1][1]
+    while at > 0:
+        cuts.append(places[at])
+        at = best[at][1]
+    return tuple(reversed(cuts))
+
+
+def _size(shape: Any) -> int:
+    return math.prod(shape.shape) * shape.dtype.itemsize
+
+
+def _bytes(variable: Var) -> int:
+    return _size(variable.aval)

@@ -1,0 +1,195 @@
+"""Matrix-free products are products with the dense kernel, however they are grouped, stacked and streamed."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from ntkft import InputError
+from ntkft._tree import take_examples
+from ntkft.kernels.operator import KernelOperator, dense_or_matrix_free
+from tests.cases import CASES
+from tests.references import dense_kernel
+from tests.tolerances import CLOSED_FORM, INVARIANCE_F32, KERNEL_F32, KERNEL_F64, kernel_error
+
+MODELS = ("mlp", "bert", "gpt2")
+GROUPS = {
+    "mlp": ("^0/", "^(?!0/)"),
+    "bert": ("attention", "^(?!.*attention)"),
+    "gpt2": ("attention", "^(?!.*attention)"),
+}
+
+
+def _setting(name: str, outputs: str = "full", x2: bool = False):
+    case = CASES[name]()
+    apply_fn = case.one_output() if outputs == "scalar" else case.apply_fn
+    columns = take_examples(case.inputs, slice(4, 7)) if x2 else None
+    return apply_fn, case.params, take_examples(case.inputs, slice(0, 5)), columns
+
+
+def _dense(apply_fn, params, x1, x2, outputs) -> np.ndarray:
+    kernel = dense_kernel(apply_fn, params, x1, x2, outputs)
+    return kernel.reshape(-1, int(np.prod(kernel.shape[kernel.ndim // 2 :])))
+
+
+def _operator(setting, outputs="full", **options: Any) -> KernelOperator:
+    apply_fn, params, x1, x2 = setting
+    return KernelOperator(apply_fn, params, x1, x2, outputs=outputs, **options)
+
+
+def _formed(operator: KernelOperator) -> np.ndarray:
+    return operator(np.eye(operator.shape[1]))
+
+
+def _vectors(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@pytest.mark.parametrize("x2", [False, True], ids=["square", "rectangular"])
+@pytest.mark.parametrize("outputs", ["full", "trace", "scalar"])
+@pytest.mark.parametrize("name", MODELS)
+def test_products_with_unit_vectors_are_the_dense_kernel(name, outputs, x2):
+    setting = _setting(name, outputs, x2)
+    expected = _dense(*setting, outputs)
+    operator = _operator(setting, outputs)
+    assert operator.shape == expected.shape
+    assert kernel_error(_formed(operator), expected) <= KERNEL_F64
+    assert kernel_error(operator.adjoint(np.eye(operator.shape[0])), expected.T) <= KERNEL_F64
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_float32_is_within_rounding_of_float64(name):
+    apply_fn, params, x1, _ = setting = _setting(name)
+    low = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
+    operator = _operator((apply_fn, low, x1, None))
+    formed = _formed(operator)
+    assert operator.precision == "float32"
+    assert formed.dtype == np.float32
+    assert kernel_error(formed, _dense(*setting, "full")) <= KERNEL_F32
+
+
+def test_bfloat16_is_summed_over_micro_batches_in_float32():
+    # Seven equal examples: in bfloat16 the partial sums 1 + 1/128, … would be rounded away.
+    low = {"w": jax.numpy.ones((1, 1), jax.numpy.bfloat16)}
+    inputs = jax.numpy.ones((7, 1), jax.numpy.bfloat16)
+    operator = KernelOperator(lambda p, x: x @ p["w"], low, inputs, outputs="scalar", memory=600)
+    assert operator(np.full(7, 1.0)).dtype == np.float32
+    np.testing.assert_array_equal(operator(np.full(7, 1.0)), 7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_square_map_is_linear_symmetric_and_positive_semidefinite(name):
+    operator = _operator(_setting(name))
+    u, v = _vectors(10), _vectors(10, seed=1)
+    ku, kv = operator(u), operator(v)
+    scale = np.linalg.norm(ku)
+    np.testing.assert_allclose(operator(2 * u - 3 * v), 2 * ku - 3 * kv, rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(v @ ku, u @ kv, rtol=0, atol=1e-12 * scale)
+    formed = _formed(operator)
+    values = np.linalg.eigvalsh((formed + formed.T) / 2)
+    assert values[0] >= -1e-12 * values[-1]
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+def test_a_small_budget_narrows_batches_and_stacks_and_changes_nothing(outputs):
+    setting = _setting("gpt2", outputs, x2=True)
+    low = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), setting[1])
+    setting = (setting[0], low, *setting[2:])
+    vectors = _vectors(6 if outputs == "full" else 3, 5)
+    wide, narrow = _operator(setting, outputs, memory="1GB"), _operator(setting, outputs, memory="70kB")
+    assert kernel_error(narrow(vectors), wide(vectors)) <= INVARIANCE_F32
+    assert wide.micro_batch == 5
+    assert narrow.micro_batch < 5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_groups_sum_to_the_whole_and_are_the_kernels_of_their_parameters(name):
+    setting = _setting(name, "trace")
+    first, second = (_operator(setting, "trace", group=group) for group in GROUPS[name])
+    whole, parts = _formed(_operator(setting, "trace")), [_formed(first), _formed(second)]
+    assert kernel_error(sum(parts), whole) <= KERNEL_F64
+    if name == "mlp":
+        apply_fn, params, x1, _ = setting
+        alone = dense_kernel(lambda layer, x: apply_fn([layer, *params[1:]], x), params[0], x1, None, "trace")
+        assert kernel_error(parts[0], alone) <= KERNEL_F64
+
+
+def test_a_vector_goes_in_and_comes_out_in_any_of_its_shapes():
+    operator = _operator(_setting("bert", x2=True))
+    flat, stack = _vectors(6), _vectors(6, 4)
+    assert operator(flat).shape == (10,)
+    np.testing.assert_allclose(operator(flat.reshape(3, 2)), operator(flat).reshape(5, 2), atol=1e-12)
+    assert operator.adjoint(_vectors(5, 2)).shape == (3, 2)
+    np.testing.assert_allclose(operator(stack), np.stack([operator(v) for v in stack.T], axis=1), atol=1e-12)
+
+
+def test_products_are_counted_k_times_for_the_trace():
+    full, trace = _operator(_setting("bert")), _operator(_setting("bert"), "trace")
+    full(_vectors(10, 3)), full(_vectors(10))
+    trace(_vectors(5, 3)), trace(_vectors(5))
+    assert (full.products, trace.products) == (4, 8)
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+def test_scipy_sees_a_map_and_its_adjoint(outputs):
+    operator = _operator(_setting("gpt2", outputs, x2=True), outputs)
+    linear = operator.scipy()
+    u, v = _vectors(operator.shape[0]), _vectors(operator.shape[1], seed=1)
+    assert linear.shape == operator.shape
+    np.testing.assert_allclose(u @ linear.matvec(v), linear.rmatvec(u) @ v, rtol=1e-12)
+    np.testing.assert_allclose((linear @ np.stack([v, -v], axis=1))[:, 1], -(linear @ v), rtol=1e-12)
+    np.testing.assert_allclose(linear.H @ u, operator.adjoint(u), rtol=1e-12)
+
+
+def test_the_model_is_compiled_once_for_each_number_of_vectors():
+    traces = []
+    apply_fn, params, x1, _ = _setting("mlp")
+
+    def counted(params, inputs):
+        traces.append(inputs.shape)
+        return apply_fn(params, inputs)
+
+    operator = KernelOperator(counted, params, x1, outputs="full", check=False)
+    operator(_vectors(10))
+    before = len(traces)
+    operator(_vectors(10, seed=1))
+    assert len(traces) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "vectors", "message"),
+    [
+        ({}, (7,), r"shape \[7\]; wanted \[10\] or \[10, b\], or one vector as \[5, 2\]"),
+        ({}, (10, 0), r"shape \[10, 0\]"),
+        ({"outputs": "trace"}, (5, 2, 1), r"shape \[5, 2, 1\]; wanted \[5\] or \[5, b\]$"),
+        ({"outputs": "scalar"}, (5,), "wants a model with one output, this one has 2"),
+        ({"group": "query"}, (10,), "group 'query' matches no parameter; the first of 6 paths is '0/bias'"),
+        ({"memory": 100}, (10,), "one example's forward and backward pass beside the sum of gradients needs"),
+    ],
+)
+def test_unusable_arguments_are_refused(options, vectors, message):
+    with pytest.raises(InputError, match=message):
+        _operator(_setting("mlp"), **options)(_vectors(*vectors))
+
+
+@pytest.mark.parametrize(("n", "k", "tokens", "products"), [(100, 3, 7, 4), (1000, 2, 16, 9), (64, 1, 64, 1)])
+def test_the_chooser_changes_sides_where_the_closed_form_says(n, k, tokens, products):
+    choice = dense_or_matrix_free(n, k, tokens, 1000, products, memory="4GB")
+    difference = (10 * products - 4 * k - 2) * tokens - n * k**2
+    np.testing.assert_allclose(choice.flops_matrix_free - choice.flops_dense, n * 1000 * difference, rtol=CLOSED_FORM)
+    assert choice.choice == ("dense" if difference >= 0 else "matrix_free")
+    assert choice.fits
+
+
+def test_the_chooser_says_what_is_cheaper_by_how_much_and_whether_it_fits():
+    # Dense: 6·n·T·P + n²P = 512·P·(6·64 + 512); ten products: 100·n·T·P.
+    sentence = dense_or_matrix_free(512, 1, 64, 10**7, 10, memory="1GB").sentence
+    assert f"the dense kernel: 4.6e+12 FLOPs, {6400 / 896:.3g} times fewer than 10 matrix-free products" in sentence
+    assert "K, held twice, is 0.0021 GB and fits the budget of 1 GB" in sentence
+    large = dense_or_matrix_free(100_000, 1, 512, 10**9, 10**4, memory="64GB")
+    assert large.flops_dense < large.flops_matrix_free
+    assert (large.choice, large.fits, large.kernel_bytes) == ("matrix_free", False, 80 * 10**9)
+    assert "does not fit the budget of 64 GB, which leaves the matrix-free products" in large.sentence
+    with pytest.raises(InputError, match=r"2 problems\n.*n is 0; wanted a number above zero\n.*products is -1"):
+        dense_or_matrix_free(0, 1, 64, 10, -1)
