@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from jax.sharding import Mesh
+
 from ntkft._errors import InputError
 from ntkft._tree import assign_groups, count_examples, leaf_paths
 from ntkft._types import ApplyFn, Outputs, PyTree
@@ -44,6 +46,7 @@ def empirical_ntk(
     groups: Mapping[str, str] | None = None,
     memory: int | float | str | None = None,
     tile: int | None = None,
+    mesh: Mesh | None = None,
     check: bool = True,
     store: str | Path | None = None,
     progress: Progress | None = None,
@@ -63,10 +66,14 @@ def empirical_ntk(
               number (Jacobian contraction, NTK-vector products, structured derivatives), without a memory bound on
               one tile; "auto" is "factors"
     groups:   group name → regular expression over parameter paths, a partition of the leaves; None is one group
-    memory:   budget for the kernel's own arrays of one tile, in bytes or as "4GB"; None is half of the free device
-              memory, or what a store was begun with
+    memory:   budget for the kernel's own arrays of one tile on each device, in bytes or as "4GB"; None is half of the
+              free device memory, or what a store was begun with
     tile:     examples a side of a tile. None is all of them up to 2,048; beyond, or with a store, 1,024, or what the
               store was begun with
+    mesh:     devices that compute one tile together, for "factors": they share out its examples, then the work of
+              each weight. `params` stay where they are placed (replicated, or sharded over the same devices). Axes do
+              not matter. Devices of this process only: processes share tiles through a store. None is the CPU's
+              cores, or the first accelerator
     check:    refuse randomness, dependent rows and non-finite values first (one forward pass over x1)
     store:    a folder (`K.zarr`) that receives each tile when it is finished, with the provenance of all. The same
               call goes on from what is there, after a kill at any moment, to the same bytes; computes anew a tile
@@ -92,6 +99,8 @@ def empirical_ntk(
     name, _, variant = method.replace("auto", "factors").partition(":")
     if name == "neural_tangents" and store is not None:
         raise InputError(f"empirical_ntk: method={method!r} keeps no store; use method='jacobian' or leave store out")
+    if name != "factors" and mesh is not None:
+        raise InputError(f"empirical_ntk: method={method!r} uses no mesh; use method='factors' or leave mesh out")
     if check:
         check_apply_fn(apply_fn, params, x1)
 
@@ -109,7 +118,14 @@ def empirical_ntk(
         alone = x2 is None and n <= side
         largest = Extent(min(n, side), 0 if alone else min(m, side), k, outputs)
         method_of_block = factors_method(
-            apply_fn, params, x1, largest=largest, group_of=group_of, memory=budget, form=_FORMS[variant]
+            apply_fn,
+            params,
+            x1,
+            largest=largest,
+            group_of=group_of,
+            memory=budget,
+            form=_FORMS[variant],
+            mesh=mesh,
         )
     elif name == "jacobian":
         method_of_block = partial(jacobian_kernel, apply_fn, params, k=k, memory=budget, **common)

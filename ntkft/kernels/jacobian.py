@@ -9,7 +9,7 @@ block that it takes part in, with respect to all parameters.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,15 @@ _BLOCK = 4096
 _TILE = 128
 
 
+Side: TypeAlias = Callable[[jax.Array], jax.Array]
+"""What one side of the product does to its Jacobian, entry by entry; applied to one block of columns at a time."""
+
+
+def unchanged(jacobian: jax.Array) -> jax.Array:
+    """The side of the ordinary kernel."""
+    return jacobian
+
+
 def jacobian_kernel(
     apply_fn: ApplyFn,
     params: PyTree,
@@ -42,13 +51,20 @@ def jacobian_kernel(
     group_of: dict[str, str],
     memory: int,
     progress: Callable[[int, int], None] | None,
+    sides: tuple[Side, Side] = (unchanged, unchanged),
 ) -> Kernel:
-    """The kernel of `empirical_ntk`, whose arguments these are, already checked; `memory` in bytes."""
+    """The kernel of `empirical_ntk`, whose arguments these are, already checked; `memory` in bytes.
+
+    sides: functions of Jacobian entries, left and right: the kernel is left(J₁) right(J₂)ᵀ. Both keep 0 at 0, so that
+    parameters no example touches still add nothing. Two different ones make a square kernel that is not symmetric.
+    """
     paths = leaf_paths(params)
     leaves, groups = [jnp.asarray(leaf) for leaf in paths.values()], [group_of[path] for path in paths]
     # Both sets in one array of examples: one program for each slice.
     n = count_examples(x1)
     examples = x1 if x2 is None else jax.tree.map(lambda a, b: np.concatenate([a, b]), x1, x2)
+    first = 0 if x2 is None else n  # where the examples of the columns begin
+    symmetric = x2 is None and sides[0] is sides[1]
     apply_flat = _over_leaves(apply_fn, jax.tree.structure(params))
 
     dtype = jnp.result_type(*leaves)
@@ -69,7 +85,7 @@ def jacobian_kernel(
     for pieces in slices:
         jacobians = fill(pieces)
         kernels |= {
-            name: _contract(kernels[name], jacobian, n, x2 is None, outputs) for name, jacobian in jacobians.items()
+            name: _contract(kernels[name], jacobian, sides, n, first, outputs) for name, jacobian in jacobians.items()
         }
         del jacobians
         jax.block_until_ready(kernels)
@@ -79,7 +95,7 @@ def jacobian_kernel(
 
     count = (n, total - n if x2 is not None else n)
     final = (count[0], k, count[1], k) if outputs == "full" else count
-    result = {name: _finish(array, x2 is None).reshape(final) for name, array in kernels.items()}
+    result = {name: _finish(array, symmetric).reshape(final) for name, array in kernels.items()}
     plan = Plan(
         method="jacobian",
         parameters=sum(leaf.size for leaf in leaves),
@@ -88,7 +104,7 @@ def jacobian_kernel(
         micro_batch=fill.micro_batch,
         bytes=kernel_bytes + fill.bytes,
     )
-    return Kernel(sum(result.values(), np.zeros(final, accumulate)), result, outputs, str(dtype), x2 is None, plan)
+    return Kernel(sum(result.values(), np.zeros(final, accumulate)), result, outputs, str(dtype), symmetric, plan)
 
 
 def _over_leaves(apply_fn: ApplyFn, structure: Any) -> Callable[[list[jax.Array], PyTree], jax.Array]:
@@ -235,8 +251,8 @@ def _fill(apply_flat, composition, k, leaves, rows, batches):
     return jax.lax.map(jax.vmap(of_example), batches)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def _contract(kernel, jacobian, n, symmetric, outputs):
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _contract(kernel, jacobian, sides, n, first, outputs):
     """Add one slice's J Jᵀ, block of columns by block of columns; of a symmetric kernel, only the lower tiles."""
     batches, micro_batch, k, _ = jacobian.shape
     rows = k if outputs == "full" else 1
@@ -250,12 +266,13 @@ def _contract(kernel, jacobian, n, symmetric, outputs):
     )
 
     def add(kernel, block):
-        if not symmetric:
-            return kernel + product(block[: n * rows], block[n * rows : n * rows + width])
+        left = sides[0](block[: n * rows])
+        if first > 0 or sides[0] is not sides[1]:
+            return kernel + product(left, sides[1](block[first * rows : first * rows + width]))
         tile = max(_TILE, -(-height // 16))
         for start in range(0, height, tile):
             stop = min(start + tile, height)
-            kernel = kernel.at[start:stop, :stop].add(product(block[start:stop], block[:stop]))
+            kernel = kernel.at[start:stop, :stop].add(product(left[start:stop], left[:stop]))
         return kernel
 
     size = min(_BLOCK, flat.shape[1])

@@ -21,7 +21,7 @@ from ntkft._types import ApplyFn, Array, Outputs, PyTree
 from ntkft.kernels.checks import check_form
 from ntkft.kernels.kernel import Kernel
 from ntkft.kernels.memory import budget_bytes
-from ntkft.kernels.operator import compile_within
+from ntkft.kernels.operator import batches, compile_within
 
 # Pairs of examples differentiated at once; each holds two gradients.
 _MICRO_BATCH = 4
@@ -241,13 +241,16 @@ def _gradient_products(apply_fn, params, first, second, memory) -> np.ndarray:
 
         return jax.lax.map(product, (cotangents, cotangents if other is None else other[1]))
 
-    def lower(micro_batch):
-        def of_pairs(params, pairs):
-            with jax.default_matmul_precision("highest"):  # TensorFloat-32 is not float32
-                return jax.lax.map(lambda pair: of_pair(params, pair), pairs, batch_size=micro_batch)
+    def of_pairs(params, pairs):
+        with jax.default_matmul_precision("highest"):  # TensorFloat-32 is not float32
+            return jax.lax.map(jax.vmap(lambda pair: of_pair(params, pair)), pairs)
 
-        return jax.jit(of_pairs).lower(params, (first, second))
-
-    widest = min(_MICRO_BATCH, count_examples(first))
-    program, _ = compile_within(lower, widest, budget_bytes(memory), "the gradients of one pair of examples")
-    return np.asarray(program(params, (first, second)))
+    count = count_examples(first)
+    program, micro_batch = compile_within(
+        lambda micro_batch: jax.jit(of_pairs).lower(params, batches((first, second), micro_batch)),
+        min(_MICRO_BATCH, count),
+        budget_bytes(memory),
+        "the gradients of one pair of examples",
+    )
+    products = np.asarray(program(params, batches((first, second), micro_batch)))
+    return products.reshape(-1, products.shape[-1])[:count]

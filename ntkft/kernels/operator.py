@@ -148,7 +148,7 @@ class KernelOperator:
         targets, sources = reversed(self._examples) if adjoint else self._examples
 
         def arguments(micro_batch: int) -> tuple:
-            batched = [_batches(examples, micro_batch) for examples in (targets, sources)]
+            batched = [batches(examples, micro_batch) for examples in (targets, sources)]
             # Zero cotangents: what fills up the last micro-batch adds nothing.
             padded = np.pad(stacked, ((0, -len(stacked) % micro_batch), (0, 0), (0, 0)))
             cotangents = padded.reshape(-1, micro_batch, self.k, width).astype(_at_least_float32(self.precision))
@@ -256,6 +256,13 @@ def compile_within(lower: Callable[[int], Any], widest: int, budget: int, what: 
         micro_batch //= 2
 
 
+def batches(examples: PyTree, micro_batch: int) -> PyTree:
+    """Examples as `[batches, micro_batch, ...]`, the last batch filled up with the first examples."""
+    n = count_examples(examples)
+    rows = np.arange(-(-n // micro_batch) * micro_batch) % n
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows].reshape(-1, micro_batch, *np.shape(leaf)[1:]), examples)
+
+
 def _product(apply_leaves, chosen, fixed, targets, sources, cotangents):
     """J_targets J_sourcesᵀ on cotangents `[batches, micro_batch, k, b]`, batch by batch."""
 
@@ -287,15 +294,6 @@ def _over_leaves(apply_fn: ApplyFn, structure: Any, order: list[str]) -> Callabl
             return apply_fn(jax.tree.unflatten(structure, [leaves[path] for path in order]), inputs)
 
     return apply_leaves
-
-
-def _batches(examples: PyTree, micro_batch: int) -> PyTree:
-    """Examples as `[batches, micro_batch, ...]`, the last batch filled up with the first examples."""
-    n = count_examples(examples)
-    rows = np.arange(-(-n // micro_batch) * micro_batch) % n
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf)[rows].reshape(-1, micro_batch, *np.shape(leaf)[1:]), examples
-    )  # fmt: skip
 
 
 def _at_least_float32(dtype) -> np.dtype:

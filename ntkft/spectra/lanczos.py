@@ -14,7 +14,7 @@ from typing import Literal, Protocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Num
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from ntkft._errors import InputError, refuse
 from ntkft._types import Array
@@ -89,8 +89,8 @@ def top_eigenpairs(
     restarts:  each costs about r products
 
     Cost: 2r products at least, r more for the residuals, max(2r + 1, 20) float64 vectors. Raises `InputError` for an
-    operator that is not square, for r that is not below its order, and for products that are not finite. An iteration
-    that ends early is a `status`: look, or call `.check()`.
+    operator that is not square, for r that is not below its order, for products that are not finite and for a kernel
+    that is zero. An iteration that ends early is a `status`: look, or call `.check()`.
     Source: Lehoucq, Sorensen & Yang 1998, *ARPACK users' guide*.
     """
     order = _order("top_eigenpairs", operator)
@@ -112,6 +112,8 @@ def top_eigenpairs(
         values, vectors = eigsh(linear, r, which="LA", v0=start, tol=tolerance, maxiter=restarts)  # pyright: ignore[reportArgumentType]
     except ArpackNoConvergence as stopped:
         values, vectors, complete = stopped.eigenvalues, stopped.eigenvectors, False
+    except ArpackError as error:
+        raise InputError(f"top_eigenpairs: {error} The kernel is zero, or nearly; look at its diagonal") from error
     descending = np.argsort(values)[::-1]
     values, vectors = values[descending], vectors[:, descending]
     largest = float(values[0]) if values.size else 0.0

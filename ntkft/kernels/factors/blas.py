@@ -19,13 +19,13 @@ from ntkft.kernels.factors.forms import Extent, Form
 
 COLUMNS = 24_576
 """Columns of a slice: below, a product's overhead shows; above, the slice leaves the cache."""
-_PAIR_ROWS = 1024
+PAIR_ROWS = 1024
 """Side of a tile of token pairs: two such products stay in the cache while they are multiplied and summed."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One site of a block: its kind and, for each chunk of examples, its operand (or None) and cotangent."""
+    """One site of a block: its kind; for each chunk of examples, its operand (or None) and cotangent."""
 
     kind: str
     swapped: bool
@@ -66,9 +66,15 @@ class Workers(AbstractContextManager):
 
 
 def contract(
-    form: Form, parts: Sequence[Part], sizes: tuple[int, int, int], extent: Extent, kernel: np.ndarray, workers: Workers,
-    *, columns: int = COLUMNS,
-) -> None:  # fmt: skip
+    form: Form,
+    parts: Sequence[Part],
+    sizes: tuple[int, int, int],
+    extent: Extent,
+    kernel: np.ndarray,
+    workers: Workers,
+    *,
+    columns: int = COLUMNS,
+) -> None:
     """Add a block's kernel to `kernel`, `extent.shape`; `sizes` are the block's batch, rows and width."""
     if form == "reduced":
         _reduced(parts, extent, kernel)
@@ -192,7 +198,7 @@ def _pairs(part, extent, kernel, workers):
     operand = np.concatenate(part.operands)[: extent.count]
     cotangent = np.concatenate(part.cotangents)[: extent.count]
     tokens = operand.shape[2]
-    side = max(1, _PAIR_ROWS // tokens)
+    side = max(1, PAIR_ROWS // tokens)
     heights = range(0, extent.n, side)
     first, end = (extent.n, extent.count) if extent.m else (0, extent.n)
     tiles = [(i, j) for i in heights for j in range(first, end, side) if extent.m or j <= i]

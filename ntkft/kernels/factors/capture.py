@@ -62,6 +62,11 @@ class Block:
     width: int
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Batch, rows and width."""
+        return self.batch, self.rows, self.width
+
+    @property
     def size(self) -> int:
         """Number of elements."""
         return self.batch * self.rows * self.width
@@ -246,7 +251,7 @@ def _layout(site: Site, equations: Sequence[Any]) -> tuple[Any, tuple[int, int, 
     sizes, start = [], 0
     for part in parts:
         here = range(start, start + len(part))
-        section = ordered[tuple(slice(None) if i in here else 0 for i in range(ordered.ndim))]
+        section = ordered[(..., *(slice(None) if i in here else 0 for i in range(ordered.ndim)))]  # an array, also of 0 axes
         layout.append(geometry(section))
         sizes.append(math.prod(section.shape))
         start += len(part)

@@ -62,10 +62,11 @@ def possible_forms(program: Program, block: Block) -> tuple[Form, ...]:
     return ("materialise",)
 
 
-def form_flops(form: Form, block: Block, extent: Extent, tokens: int) -> float:
-    """Operations of a form, for blocks without shared tokens to exploit."""
+def form_flops(form: Form, sizes: tuple[int, int, int], extent: Extent, tokens: int) -> float:
+    """Operations of a form for a block of `sizes` (batch, rows, width); for "rows", at most."""
+    batch, rows, width = sizes
     k_pairs = extent.k**2 if extent.outputs == "full" else extent.k
     if form == "pairs":
-        return 2 * extent.pairs * block.batch * tokens**2 * (block.rows + k_pairs * block.width)
-    forming = 2 * extent.count * extent.k * tokens * block.size if form == "materialise" else 0
-    return forming + 2 * extent.pairs * k_pairs * block.size
+        return 2 * extent.pairs * batch * tokens**2 * (rows + k_pairs * width)
+    forming = 2 * extent.count * extent.k * tokens * batch * rows * width if form == "materialise" else 0
+    return forming + 2 * extent.pairs * k_pairs * batch * rows * width

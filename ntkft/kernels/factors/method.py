@@ -1,26 +1,44 @@
 """The method itself: a reverse sweep over segments, each block contracted as soon as it is complete.
 
 Prepared once (program, forms, cuts, compiled steps), then called for each tile of examples: tiles of any size run the
-same compiled steps, on more or fewer chunks.
+same compiled steps, on more or fewer examples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ntkft._tree import count_examples, leaf_paths
 from ntkft._types import ApplyFn, PyTree
-from ntkft.kernels.factors import blas
-from ntkft.kernels.factors.capture import Block, Program, capture
-from ntkft.kernels.factors.forms import Extent
-from ntkft.kernels.factors.planning import FormChoice, Work, plan_work, report
-from ntkft.kernels.factors.sweep import Factors, forward, operand_index, reverse
+from ntkft.kernels.factors.capture import capture
+from ntkft.kernels.factors.devices import Devices
+from ntkft.kernels.factors.forms import Extent, Form
+from ntkft.kernels.factors.host import Host
+from ntkft.kernels.factors.planning import FormChoice, Resources, Work, plan_work, report
+from ntkft.kernels.factors.steps import Steps, compile_steps
+from ntkft.kernels.factors.sweep import operand_index
 from ntkft.kernels.kernel import Kernel
 from ntkft.kernels.tiles import BlockMethod, Progress
+
+
+@runtime_checkable
+class Executor(Resources, Protocol):
+    """Where steps run and blocks are contracted: `Host` or `Devices`, whose methods say more."""
+
+    def jit(self, step: Callable) -> Callable: ...
+    def place(self, weights: Sequence[Any]) -> list[Any]: ...
+    def chunks(self, examples: PyTree, work: Work) -> list[list[Any]]: ...
+    def each(self, step: Callable, weights: Sequence[Any], *columns: Sequence[Any]) -> list[Any]: ...
+    def part(self, swapped: bool, kind: str, operands: Sequence[Any], cotangents: Sequence[Any]) -> Any: ...
+    def zeros(self, extent: Extent, dtype: np.dtype) -> Any: ...
+    def contract(
+        self, form: Form, parts: Sequence[Any], sizes: tuple[int, int, int], extent: Extent, kernel: Any
+    ) -> Any: ...
+    def collect(self, kernel: Any) -> np.ndarray: ...
 
 
 def factors_method(
@@ -32,21 +50,25 @@ def factors_method(
     group_of: dict[str, str],
     memory: int,
     form: FormChoice = "auto",
+    mesh: Mesh | None = None,
 ) -> BlockMethod:
     """The method for kernels of blocks of examples like `inputs`, no larger than `largest`, within `memory` bytes.
 
+    mesh: devices to run on, with `memory` bytes each; None is the CPU's cores, or the first accelerator
+
     Cost of a block of n examples with s segments: 3 - 1/s forward-sized passes of 2·n·t·p operations, and the forms'.
-    Raises `InputError` when `largest` does not fit.
+    Raises `InputError` when `largest` does not fit, and for a mesh with devices of other processes.
     """
+    on_host = mesh is None and jax.default_backend() == "cpu"
+    executor: Executor = Host() if on_host else Devices(mesh, memory)
     paths = leaf_paths(params)
-    leaves, groups = [jnp.asarray(leaf) for leaf in paths.values()], [group_of[path] for path in paths]
+    leaves, groups = list(paths.values()), [group_of[path] for path in paths]
     program = capture(apply_fn, params, inputs)
     precision = str(jnp.result_type(*leaves))
     dtype = np.dtype(jnp.result_type(*leaves, program.closed.jaxpr.outvars[0].aval, jnp.float32))
-    threads = blas.available_workers()
-    work = plan_work(program, largest, dtype, memory=memory, groups=len(set(groups)), workers=threads, form=form)
-    steps = _compile_steps(work)
-    weights = [*program.closed.consts, *leaves]
+    work = plan_work(program, largest, dtype, executor, memory=memory, groups=len(set(groups)), form=form)
+    steps = compile_steps(work.flow, work.segments, executor.jit)
+    weights = executor.place([*program.closed.consts, *leaves])
     total = sum(block.size for block in program.blocks)
 
     def method(rows: PyTree, columns: PyTree | None, /, *, progress: Progress) -> Kernel:
@@ -54,17 +76,15 @@ def factors_method(
             count_examples(rows), 0 if columns is None else count_examples(columns), largest.k, largest.outputs
         )
         examples = rows if columns is None else jax.tree.map(lambda a, b: np.concatenate([a, b]), rows, columns)
-        kernels = {name: np.zeros(extent.shape, dtype) for name in sorted(set(groups))}
+        kernels = {name: executor.zeros(extent, dtype) for name in sorted(set(groups))}
         done = 0
-        with blas.Workers(threads) as workers:
-            for index, parts in _sweep(work, steps, weights, examples, workers):
-                block = program.blocks[index]
-                sizes = (block.batch, block.rows, block.width)
-                blas.contract(work.forms[index], parts, sizes, extent, kernels[groups[block.leaf]], workers)
-                del parts  # before the sweep goes on
-                done += block.size
-                progress(done, total)
-        result = {name: _shaped(array, extent) for name, array in kernels.items()}
+        for index, parts in _sweep(work, steps, executor, weights, examples):
+            block, name = program.blocks[index], groups[program.blocks[index].leaf]
+            kernels[name] = executor.contract(work.forms[index], parts, block.sizes, extent, kernels[name])
+            del parts  # before the sweep goes on
+            done += block.size
+            progress(done, total)
+        result = {name: _shaped(executor.collect(kernel), extent) for name, kernel in kernels.items()}
         whole = sum(result.values(), np.zeros_like(next(iter(result.values()))))
         plan = report(work, list(paths), [leaf.size for leaf in leaves], extent)
         return Kernel(whole, result, largest.outputs, precision, columns is None, plan)
@@ -72,74 +92,32 @@ def factors_method(
     return method
 
 
-def _compile_steps(work: Work) -> tuple[list[Callable], list[Callable]]:
-    """Forward steps of all segments but the last, reverse steps of all."""
-    ahead = [jax.jit(_batched(partial(forward, work.flow, segment))) for segment in work.segments[:-1]]
-    back = [jax.jit(_batched(partial(reverse, work.flow, segment))) for segment in work.segments]
-    return ahead, back
-
-
-def _batched(function: Callable) -> Callable:
-    """Over examples in micro-batches, one after the other."""
-
-    def run(weights, *arguments):
-        return jax.lax.map(lambda batch: jax.vmap(partial(function, weights))(*batch), arguments)
-
-    return run
-
-
 def _sweep(
-    work: Work, steps: tuple[list[Callable], list[Callable]], weights: Any, examples: PyTree, workers: blas.Workers
-) -> Iterator[tuple[int, list[blas.Part]]]:
+    work: Work, steps: Steps, executor: Executor, weights: Sequence[Any], examples: PyTree
+) -> Iterator[tuple[int, list[Any]]]:
     """Blocks with their parts, as segments complete them from the last to the first."""
-    program, (ahead, back) = work.flow.program, steps
-    arrays = [_chunked(np.asarray(leaf), work) for leaf in jax.tree.leaves(examples)]
-    chunks = [list(row) for row in zip(*arrays, strict=True)]
+    program, chunks = work.flow.program, executor.chunks(examples, work)
     stored: list[list[Any]] = [[[] for _ in chunks]]
-    for step in ahead:
-        stored.append(_each(workers, step, weights, chunks, stored[-1]))
+    for step in steps.ahead:
+        stored.append(executor.each(step, weights, chunks, stored[-1]))
     cotangents: list[Any] = [None for _ in chunks]
     pending: dict[int, Any] = {}
-    for segment, step in zip(reversed(work.segments), reversed(back), strict=True):
-        found = _each(workers, step, weights, chunks, stored.pop(), cotangents)
-        cotangents = [moving for moving, _ in found]
-        factors = [_flat(made) for _, made in found]
+    for segment, step in zip(reversed(work.segments), reversed(steps.back), strict=True):
+        found = executor.each(step, weights, chunks, stored.pop(), cotangents)
+        cotangents, factors = [list(column) for column in zip(*found, strict=True)]
         del found
         positions = operand_index(program, segment)
         for place, site in enumerate(segment.sites):
-            operands = [f.operands[positions[site]] if site in positions else None for f in factors]
-            pending[site] = operands, [f.cotangents[place] for f in factors]
+            pending[site] = (
+                program.sites[site].kind,
+                [f.operands[positions[site]] if site in positions else None for f in factors],
+                [f.cotangents[place] for f in factors],
+            )
         del factors
         for index, block in enumerate(program.blocks):
             if all(site in pending for site in block.sites):
-                yield index, [_part(program, block, i, *pending.pop(s)) for i, s in enumerate(block.sites)]
-
-
-def _part(program: Program, block: Block, position: int, operands: Any, cotangents: Any) -> blas.Part:
-    kind = program.sites[block.sites[position]].kind
-    return blas.Part(kind, block.swapped[position], operands, cotangents)
-
-
-def _each(workers: blas.Workers, step: Callable, weights: Any, *columns: Sequence[Any]) -> list[Any]:
-    """The step on each chunk; compiled by the first, then several chunks at a time."""
-
-    def one(row):
-        return jax.block_until_ready(step(weights, *row))
-
-    rows = list(zip(*columns, strict=True))
-    return [one(rows[0]), *workers.map(one, rows[1:])]
-
-
-def _chunked(array: np.ndarray, work: Work) -> np.ndarray:
-    """`[chunks, batches, micro, ...]`, filled up with the first examples."""
-    chunks = work.chunks(len(array))
-    rows = np.arange(chunks * work.batches * work.micro) % len(array)
-    return array[rows].reshape(chunks, work.batches, work.micro, *array.shape[1:])
-
-
-def _flat(factors: Factors) -> Factors:
-    """On the host, without copies where memory is shared: `[examples of the chunk, ...]`."""
-    return jax.tree.map(lambda array: np.asarray(array).reshape(-1, *array.shape[2:]), factors)
+                uses = zip(block.sites, block.swapped, strict=True)
+                yield index, [executor.part(swapped, *pending.pop(site)) for site, swapped in uses]
 
 
 def _shaped(kernel: np.ndarray, extent: Extent) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -16,8 +17,6 @@ from ntkft.kernels.kernel import LeafPlan, Plan
 
 FormChoice: TypeAlias = Literal["auto", "materialise", "pairs"]
 
-_TOKENS_AT_ONCE = 512
-"""Tokens differentiated at once by each worker: enough for the products, little enough to stay in the cache."""
 _BATCHES_PER_CHUNK = 4
 
 
@@ -43,50 +42,83 @@ class Work:
         return -(-examples // (self.micro * self.batches))
 
 
-def plan_work(
-    program: Program, largest: Extent, dtype: np.dtype, *, memory: int, groups: int, workers: int, form: FormChoice
-) -> Work:
-    """Forms, cuts and batches for blocks of up to `largest` examples within `memory` bytes.
+@runtime_checkable
+class Resources(Protocol):
+    """What there is to work with.
 
+    threads, devices: so many of each differentiate side by side; threads share the memory of their device
+    tokens:           differentiated at once by each thread
+    """
+
+    threads: int
+    devices: int
+    tokens: int
+
+    def faster_form(
+        self, possible: tuple[Form, ...], sizes: tuple[int, int, int], tokens: int, extent: Extent, dtype: np.dtype
+    ) -> Form:
+        """Of the possible forms of a block of `sizes` and `tokens`, the one that takes less time."""
+        ...
+
+
+def plan_work(
+    program: Program, largest: Extent, dtype: np.dtype, resources: Resources, *, memory: int, groups: int,
+    form: FormChoice,
+) -> Work:  # fmt: skip
+    """Forms, cuts and batches for blocks of up to `largest` examples within `memory` bytes on each device.
+
+    Several devices share out the examples of the sweep; of a block that they contract, each holds all factors.
     Raises `InputError` when even the finest cut does not fit.
     """
     flow = trace_flow(program, largest.k)
     longest = max((site_tokens(program, site) for site in program.sites), default=1)
-    micro = max(1, min(_TOKENS_AT_ONCE // max(1, longest), -(-largest.count // workers)))
-    batches = max(1, min(_BATCHES_PER_CHUNK, largest.count // (micro * workers)))
-    padded = -(-largest.count // (micro * batches)) * batches * micro
+    workers, share = resources.threads, -(-largest.count // resources.devices)
+    micro = max(1, min(resources.tokens // max(1, longest), -(-share // workers)))
     kernel = int(np.prod(largest.shape)) * dtype.itemsize
     fixed = (groups + 2 * workers + 1) * kernel
-    slices = workers * padded * largest.k * blas.COLUMNS * dtype.itemsize
-
-    def cost(cuts: Sequence[int]) -> int:
-        bounds = [0, *cuts, len(program.equations)]
-        peak = 0
-        for stop in range(len(bounds) - 1, 0, -1):
-            start, end = bounds[stop - 1], bounds[stop]
-            values = sum(flow.cut_bytes(cut) for cut in bounds[1:stop])
-            moving = flow.cotangent_bytes(start) + (flow.cotangent_bytes(end) if end != bounds[-1] else 0)
-            held = flow.factor_bytes(_held(program, start, end))
-            temporary = workers * micro * flow.work_bytes(start, end)
-            peak = max(peak, padded * (values + moving + held) + temporary)
-        return peak + fixed + min(slices, max(1, (memory - fixed) // 8))
-
-    cuts = choose_cuts(flow, cost, memory)
-    if cuts is None:
-        raise InputError(
-            f"memory: {largest.count} examples at once do not fit in {memory / 1e9:.3g} GB (their kernel alone takes "
-            f"{fixed / 1e9:.3g} GB); raise memory, or lower tile, the examples on a side of one tile of the kernel"
-        )
-    forms: tuple[Form, ...] = tuple(choose_form(program, block, largest, form) for block in program.blocks)
+    if resources.devices > 1:
+        fixed += largest.count * max((flow.factor_bytes(block.sites) for block in program.blocks), default=0)
+    while True:
+        batches = max(1, min(_BATCHES_PER_CHUNK, share // (micro * workers)))
+        padded = -(-share // (micro * batches)) * batches * micro
+        slices = min(workers * padded * resources.devices * largest.k * blas.COLUMNS * dtype.itemsize, max(0, memory - fixed) // 8)
+        cost = partial(_peak_bytes, flow, padded, workers * micro, fixed + slices)
+        cuts = choose_cuts(flow, cost, memory)
+        if cuts is not None:
+            break
+        if micro == 1:
+            raise InputError(
+                f"memory: {largest.count} examples at once do not fit in {memory / 1e9:.3g} GB (their kernel alone "
+                f"takes {fixed / 1e9:.3g} GB); raise memory, or lower tile, the examples on a side of one tile"
+            )
+        micro //= 2
+    forms: tuple[Form, ...] = tuple(
+        choose_form(program, block, largest, form, dtype, resources) for block in program.blocks
+    )
     return Work(flow, flow.segments(cuts), forms, largest, micro, batches, cost(cuts))
 
 
-def choose_form(program: Program, block: Block, extent: Extent, wanted: FormChoice) -> Form:
-    """The wanted form where the block has it, else the one with fewer operations."""
+def _peak_bytes(flow: Flow, examples: int, at_once: int, fixed: int, cuts: Sequence[int]) -> int:
+    """Most that a sweep with these cuts holds: values at cuts, moving cotangents, factors, one segment's own values."""
+    bounds = [0, *cuts, len(flow.program.equations)]
+    peak = 0
+    for stop in range(len(bounds) - 1, 0, -1):
+        start, end = bounds[stop - 1], bounds[stop]
+        values = sum(flow.cut_bytes(cut) for cut in bounds[1:stop])
+        moving = flow.cotangent_bytes(start) + (flow.cotangent_bytes(end) if end != bounds[-1] else 0)
+        held = flow.factor_bytes(_held(flow.program, start, end))
+        peak = max(peak, examples * (values + moving + held) + at_once * flow.work_bytes(start, end))
+    return peak + fixed
+
+
+def choose_form(
+    program: Program, block: Block, extent: Extent, wanted: FormChoice, dtype: np.dtype, resources: Resources
+) -> Form:
+    """The wanted form where the block has it, else the fastest."""
     possible = possible_forms(program, block)
     if wanted in possible:
         return wanted
-    return min(possible, key=lambda form: form_flops(form, block, extent, block_tokens(program, block)))
+    return resources.faster_form(possible, block.sizes, block_tokens(program, block), extent, dtype)
 
 
 def report(work: Work, paths: Sequence[str], sizes: Sequence[int], extent: Extent) -> Plan:
@@ -95,7 +127,7 @@ def report(work: Work, paths: Sequence[str], sizes: Sequence[int], extent: Exten
     rows = []
     for form, block in zip(work.forms, program.blocks, strict=True):
         kinds = tuple(program.sites[i].kind for i in block.sites)
-        flops = form_flops(form, block, extent, block_tokens(program, block))
+        flops = form_flops(form, block.sizes, extent, block_tokens(program, block))
         held = work.flow.factor_bytes(block.sites) * extent.count
         rows.append(LeafPlan(paths[block.leaf], kinds, form, flops, held))
     used = {block.leaf for block in program.blocks}

@@ -33,12 +33,15 @@ class Segment:
     """Equations `start <= i < stop` and those replayed before them.
 
     reads, writes: variables stored at the cut before and the cut after (writes of the last one: the outputs)
+    weights:       constants and leaves that it uses, in the order of use; inputs: leaves of the example likewise
     sites:         indices of the sites inside
     """
 
     equations: tuple[int, ...]
     reads: tuple[Var, ...]
     writes: tuple[Any, ...]
+    weights: tuple[Var, ...]
+    inputs: tuple[Var, ...]
     sites: tuple[int, ...]
 
 
@@ -97,8 +100,19 @@ class Flow:
             writes = tuple(program.closed.jaxpr.outvars) if last else self.crossing(stop)
             reads = self.crossing(start) if start else ()
             inside = tuple(i for i, s in enumerate(program.sites) if start <= s.equation < stop)
-            made.append(Segment(self._needed(start, stop, reads, writes), reads, writes, inside))
+            equations = self._needed(start, stop, reads, writes)
+            weights, inputs = self._given(equations, writes, reads)
+            made.append(Segment(equations, reads, writes, weights, inputs, inside))
         return tuple(made)
+
+    def _given(self, equations: Sequence[int], writes: Sequence[Any], reads: Sequence[Var]) -> Any:
+        """Of the constants and leaves, and of the example, what these equations use."""
+        jaxpr = self.program.closed.jaxpr
+        used = dict.fromkeys(v for i in equations for v in self.program.equations[i].invars if isinstance(v, Var))
+        used |= dict.fromkeys(v for v in writes if isinstance(v, Var))
+        weights = {*jaxpr.constvars, *jaxpr.invars[: self.program.leaves]} - set(reads)
+        inputs = set(jaxpr.invars[self.program.leaves :])
+        return tuple(v for v in used if v in weights), tuple(v for v in used if v in inputs)
 
     def _needed(self, start: int, stop: int, reads: Sequence[Var], writes: Sequence[Any]) -> tuple[int, ...]:
         needed, given = {v for v in writes if isinstance(v, Var)}, set(reads)

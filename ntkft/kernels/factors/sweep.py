@@ -40,9 +40,9 @@ def operand_index(program: Program, segment: Segment) -> dict[int, int]:
 def forward(flow: Flow, segment: Segment, weights: Values, example: Values, stored: Values) -> list[jax.Array]:
     """Values of the segment's `writes` from those of its `reads`.
 
-    weights: the program's constants, then the leaves; example: the leaves of one example
+    weights: values of the segment's `weights`; example: values of its `inputs`, for one example
     """
-    values = _values(flow.program, weights, example, segment, stored)
+    values = _values(segment, weights, example, stored)
     _run(flow.program, segment, values, {})
     return [_read(values, atom) for atom in segment.writes]
 
@@ -63,7 +63,7 @@ def reverse(
         full = list(stored)
         for i, value in zip(carried, moving, strict=True):
             full[i] = value
-        values = _values(program, weights, example, segment, full)
+        values = _values(segment, weights, example, full)
         perturbations = dict(zip(segment.sites, deltas, strict=True))
         _run(program, segment, values, perturbations)
         operands = [_data(program, values, i) for i in segment.sites]
@@ -92,10 +92,9 @@ def reverse(
     return carried_cotangents, Factors(tuple(operands[i] for i in range(len(operands))), found)
 
 
-def _values(program: Program, weights: Values, example: Values, segment: Segment, stored: Values) -> dict[Var, Any]:
-    jaxpr = program.closed.jaxpr
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*weights, *example], strict=True))
-    return values | dict(zip(segment.reads, stored, strict=True))
+def _values(segment: Segment, weights: Values, example: Values, stored: Values) -> dict[Var, Any]:
+    given = [*segment.weights, *segment.inputs, *segment.reads]
+    return dict(zip(given, [*weights, *example, *stored], strict=True))
 
 
 def _run(program: Program, segment: Segment, values: dict[Var, Any], deltas: Mapping[int, jax.Array]) -> None:
