@@ -69,8 +69,8 @@ class NystromError:
     relative_trace: the same, divided by tr K
     frobenius:      ‖K − K̃‖_F, its diagonal exact and the rest estimated on `entries` sampled entries
     standard_error: of `frobenius`, from the spread of the sampled entries
-    relative_frobenius: `frobenius`/‖K̃‖_F, never below the error relative to ‖K‖_F, since K − K̃ and K̃ are
-                    positive semi-definite
+    relative_frobenius: `frobenius`/‖K̃‖_F, a bound on the error relative to ‖K‖_F up to the standard error: ‖K̃‖_F is
+                    not above ‖K‖_F, since K̃ and K − K̃ are positive semi-definite
     """
 
     trace: float

@@ -251,7 +251,7 @@ def _layout(site: Site, equations: Sequence[Any]) -> tuple[Any, tuple[int, int, 
     sizes, start = [], 0
     for part in parts:
         here = range(start, start + len(part))
-        section = ordered[(..., *(slice(None) if i in here else 0 for i in range(ordered.ndim)))]  # an array, also of 0 axes
+        section = ordered[(..., *(slice(None) if i in here else 0 for i in range(ordered.ndim)))]
         layout.append(geometry(section))
         sizes.append(math.prod(section.shape))
         start += len(part)

@@ -59,10 +59,9 @@ class Devices:
 
     def _sharding(self, weight: Any) -> NamedSharding:
         placed = weight.sharding if isinstance(weight, jax.Array) else None
-        if not isinstance(placed, NamedSharding) or list(placed.mesh.devices.flat) != list(self._mesh.devices.flat):
-            return self._whole
-        # The same places, on a mesh whose axes are XLA's business and not part of an array's type.
-        return NamedSharding(Mesh(placed.mesh.devices, placed.mesh.axis_names), placed.spec)
+        if isinstance(placed, NamedSharding) and list(placed.mesh.devices.flat) == list(self._mesh.devices.flat):
+            return placed
+        return self._whole
 
     def chunks(self, examples: PyTree, work: Work) -> list[list[jax.Array]]:
         """Leaves of the examples, filled up with the first ones."""

@@ -47,7 +47,7 @@ class Extent:
     @property
     def pairs(self) -> float:
         """Pairs of examples to contract: the lower triangle, or all."""
-        return self.n * self.m if self.m else self.n**2 / 2
+        return float(self.n * self.m) if self.m else self.n**2 / 2
 
 
 def possible_forms(program: Program, block: Block) -> tuple[Form, ...]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal
 
 from ntkft.kernels.factors.views import is_rearrangement
 
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_lin"})
-_CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 _LONGEST_SCAN = 512
 """A longer scan (a recurrence over a long sequence) is left whole rather than multiplied out."""
 
@@ -31,15 +30,11 @@ def flatten(closed: ClosedJaxpr, watched: Sequence[bool]) -> ClosedJaxpr:
 
 def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     """The equation's results for these operands, its effects on derivatives included."""
-    if equation.primitive.name not in _CUSTOM:
-        results = equation.primitive.bind(*operands, **equation.params)
-        return list(results) if equation.primitive.multiple_results else [results]
-    # How a custom derivative is bound differs between JAX versions: let JAX evaluate a program of this one equation.
-    variables = [(v, x) for v, x in zip(equation.invars, operands, strict=True) if not isinstance(v, Literal)]
-    wanted = [v for v in equation.outvars if not isinstance(v, DropVar)]
-    program = Jaxpr((), [v for v, _ in variables], wanted, [equation])
-    results = iter(jaxpr_as_fun(ClosedJaxpr(program, ()))(*(x for _, x in variables)))
-    return [None if isinstance(v, DropVar) else next(results) for v in equation.outvars]
+    bound = equation.primitive.get_bind_params(equation.params)
+    # Before JAX 0.10 the functions of a custom derivative came apart from the other parameters.
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)
+    results = equation.primitive.bind(*functions, *operands, **params)
+    return list(results) if equation.primitive.multiple_results else [results]
 
 
 def _evaluate(closed, arguments, flags):

@@ -81,7 +81,10 @@ def plan_work(
     while True:
         batches = max(1, min(_BATCHES_PER_CHUNK, share // (micro * workers)))
         padded = -(-share // (micro * batches)) * batches * micro
-        slices = min(workers * padded * resources.devices * largest.k * blas.COLUMNS * dtype.itemsize, max(0, memory - fixed) // 8)
+        slices = min(
+            workers * padded * resources.devices * largest.k * blas.COLUMNS * dtype.itemsize,
+            max(0, memory - fixed) // 8,
+        )
         cost = partial(_peak_bytes, flow, padded, workers * micro, fixed + slices)
         cuts = choose_cuts(flow, cost, memory)
         if cuts is not None:

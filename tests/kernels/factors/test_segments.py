@@ -1,0 +1,109 @@
+"""Cutting a program changes what is held and when, never the kernel."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+import ntkft
+from ntkft._errors import InputError
+from ntkft._tree import take_examples
+from ntkft.kernels.factors import planning
+from ntkft.kernels.factors.capture import capture
+from ntkft.kernels.factors.segments import choose_cuts, trace_flow
+from ntkft.models import random_model, readouts
+from ntkft.models.transformer import TransformerConfig
+from tests.cases import CASES
+from tests.references import contract, flat_jacobian
+from tests.tolerances import KERNEL_F64, kernel_error
+
+
+def _deep(layers=4):
+    config = TransformerConfig(
+        vocab_size=30, width=16, layers=layers, heads=2, mlp_width=32, max_positions=12, token_types=0,
+        activation="gelu_new", norm_epsilon=1e-5, norm_first=True, embedding_norm=False, final_norm=True, causal=True,
+        attention_scale=(0.35,) * layers, pooler=False, lm_head_transform=False, lm_head_bias=False, lm_head_tied=True,
+    )  # fmt: skip
+    model = random_model(config, readout=readouts.linear(2, pool="last", scale=1.0, seed=0, bias=True), seed=0)
+    ids = np.random.default_rng(0).integers(0, 30, (6, 12)).astype(np.int32)
+    return model, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", "fused_decoder", "tied_decoder", "block_thrice", "scan_remat", "scalar_leaves"]
+)
+def test_a_program_cut_at_every_place_gives_the_same_kernel(name, monkeypatch):
+    case = CASES[name]()
+    x1 = take_examples(case.inputs, slice(0, 4))
+    monkeypatch.setattr(planning, "choose_cuts", lambda flow, cost, room: _everywhere(flow))
+    kernel = ntkft.empirical_ntk(case.apply_fn, case.params, x1, outputs="full", method="factors", check=False)
+    assert kernel.plan.passes > 3
+    jacobian = flat_jacobian(case.apply_fn, case.params, x1)
+    assert kernel_error(kernel.total, contract(jacobian, jacobian, "full")) <= KERNEL_F64
+
+
+def _everywhere(flow):
+    """Every position at which something crosses."""
+    return tuple(p for p in range(1, len(flow.program.equations)) if flow.crossing(p))[:: 1 + len(flow.stored) // 40]
+
+
+def test_cuts_fall_where_only_the_residual_stream_crosses():
+    model, inputs = _deep()
+    flow = trace_flow(capture(model.apply_fn, model.params, inputs), 2)
+    whole = flow.factor_bytes(range(len(flow.program.sites)))
+
+    def cost(cuts):  # of a budget for a quarter of all factors
+        bounds = [0, *cuts, len(flow.program.equations)]
+        sites = [
+            [i for i, s in enumerate(flow.program.sites) if a <= s.equation < b] for a, b in itertools.pairwise(bounds)
+        ]
+        return max(flow.factor_bytes(chosen) for chosen in sites)
+
+    cuts = choose_cuts(flow, cost, int(whole / 3))
+    assert cuts is not None
+    assert len(cuts) >= 3
+    stream = 12 * 16 * 4
+    assert {flow.cut_bytes(cut) for cut in cuts} == {stream}
+    assert all(flow.cotangent_bytes(cut) == 2 * stream for cut in cuts)
+
+
+def test_masks_and_positions_are_computed_again_and_not_stored():
+    model, inputs = _deep()
+    flow = trace_flow(capture(model.apply_fn, model.params, inputs), 2)
+    crossing = {v for p in range(len(flow.program.equations)) for v in flow.crossing(p)}
+    assert all(flow.stored[v] for v in crossing)  # nothing crosses that carries no cotangent
+
+
+def test_equal_layers_compile_once(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(planning, "choose_cuts", lambda flow, cost, room: _between_layers(flow))
+    for layers in (3, 6):
+        model, inputs = _deep(layers)
+        count = [0]
+        original = jax.jit
+
+        def counting(function, *, count=count, original=original, **options):
+            count[0] += 1
+            return original(function, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "jit", counting)
+            ntkft.empirical_ntk(model.apply_fn, model.params, inputs, outputs="trace", method="factors", check=False)
+        compiled.append(count[0])
+    assert compiled[0] == compiled[1]
+
+
+def _between_layers(flow):
+    """Where only the residual stream crosses and a new layer's first norm begins."""
+    stream = 12 * 16 * 4
+    norms = [s.equation for s in flow.program.sites if s.kind == "matmul"][::6]
+    return tuple(max(p for p in range(1, equation) if flow.cut_bytes(p) == stream) for equation in norms[1:-1])
+
+
+def test_a_budget_that_holds_no_cut_is_refused_with_what_to_do():
+    model, inputs = _deep()
+    with pytest.raises(InputError, match=r"examples at once do not fit .* raise memory, or lower tile"):
+        ntkft.empirical_ntk(
+            model.apply_fn, model.params, inputs, outputs="full", method="factors", memory=20_000, tile=6, check=False
+        )
