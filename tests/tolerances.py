@@ -6,6 +6,8 @@ import numpy as np
 # parameters up to real checkpoints.
 KERNEL_F64 = 1e-10
 KERNEL_F32 = 5e-6
+# Factors kept in bfloat16 (8 bits), accumulated in float32.
+KERNEL_BF16_STORED = 5e-4
 # Changing padding, tile size or order of examples must not change the result beyond float32 rounding.
 INVARIANCE_F32 = 1e-6
 

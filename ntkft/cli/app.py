@@ -10,13 +10,21 @@ from collections.abc import Sequence
 import tyro
 
 from ntkft._errors import InputError
+from ntkft.cli.bench import bench
 from ntkft.cli.demo import demo
 from ntkft.cli.finetune import finetune
 from ntkft.cli.kernel import kernel
 from ntkft.cli.predict import predict
 from ntkft.cli.spectrum import spectrum
 
-COMMANDS = {"demo": demo, "kernel": kernel, "spectrum": spectrum, "predict": predict, "finetune": finetune}
+COMMANDS = {
+    "demo": demo,
+    "kernel": kernel,
+    "spectrum": spectrum,
+    "predict": predict,
+    "finetune": finetune,
+    "bench": bench,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The public call: one quantity, several exact methods, chosen by name, over tiles of examples."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,11 +16,11 @@ from ntkft.kernels.factors.forms import Extent
 from ntkft.kernels.factors.method import factors_method
 from ntkft.kernels.factors.planning import FormChoice
 from ntkft.kernels.jacobian import jacobian_kernel
-from ntkft.kernels.kernel import Kernel
+from ntkft.kernels.kernel import Kernel, Plan, Precision
 from ntkft.kernels.memory import budget_bytes
 from ntkft.kernels.reference import neural_tangents_kernel
-from ntkft.kernels.store import KernelStore, kernel_request
-from ntkft.kernels.tiles import Progress, default_tile, jax_processes, tiled_kernel
+from ntkft.kernels.store import KernelStore, begun_with, kernel_request
+from ntkft.kernels.tiles import Progress, default_tile, jax_processes, tile_grid, tiled_kernel
 
 Method: TypeAlias = Literal[
     "auto",
@@ -47,9 +48,11 @@ def empirical_ntk(
     memory: int | float | str | None = None,
     tile: int | None = None,
     mesh: Mesh | None = None,
+    precision: Precision = "full",
     check: bool = True,
     store: str | Path | None = None,
     progress: Progress | None = None,
+    announce: Callable[[Plan], None] | None = None,
 ) -> Kernel:
     """Exact empirical neural tangent kernel Θ[i,a,j,b] = ⟨∂f_a(x1_i)/∂θ, ∂f_b(x2_j)/∂θ⟩, unnormalised.
 
@@ -68,8 +71,8 @@ def empirical_ntk(
     groups:   group name → regular expression over parameter paths, a partition of the leaves; None is one group
     memory:   budget for the kernel's own arrays of one tile on each device, in bytes or as "4GB"; None is half of the
               free device memory, or what a store was begun with
-    tile:     examples a side of a tile. None is all of them up to 2,048; beyond, or with a store, 1,024, or what the
-              store was begun with
+    tile:     examples a side of a tile. None is what the store was begun with; else all up to 2,048 examples, and
+              beyond, or with a new store, 1,024; for "factors" halved until a tile fits in `memory`
     mesh:     devices that compute one tile together, for "factors": they share out its examples, then the work of
               each weight. `params` stay where they are placed (replicated, or sharded over the same devices). Axes do
               not matter. Devices of this process only: processes share tiles through a store. None is the CPU's
@@ -79,7 +82,9 @@ def empirical_ntk(
               call goes on from what is there, after a kill at any moment, to the same bytes; computes anew a tile
               whose checksum fails; reads a finished kernel back; and refuses a different run's folder. Processes of
               `jax.distributed` share the work through it, on a file system that all see
+    precision: how numbers are rounded (`kernels.Precision`), which the kernel carries and its spectrum's floor shows
     progress: called as `progress(done, total)`, in pairs of examples × parameters
+    announce: called with the plan of "factors" before its work begins
 
     Cost of "factors": 2 to 3 forward-sized passes, then what `kernels.factors.forms` says.
     Cost of "jacobian" with s slices: s forward passes, the backward passes down to the slice's leaves, and
@@ -99,38 +104,50 @@ def empirical_ntk(
     name, _, variant = method.replace("auto", "factors").partition(":")
     if name == "neural_tangents" and store is not None:
         raise InputError(f"empirical_ntk: method={method!r} keeps no store; use method='jacobian' or leave store out")
-    if name != "factors" and mesh is not None:
-        raise InputError(f"empirical_ntk: method={method!r} uses no mesh; use method='factors' or leave mesh out")
+    if name != "factors" and (mesh is not None or precision != "full"):
+        raise InputError(
+            f"empirical_ntk: method={method!r} takes no mesh and no precision; use method='factors' or leave them out"
+        )
+    if precision not in Precision.__args__:
+        raise InputError(f"precision: got {precision!r}; wanted one of {', '.join(Precision.__args__)}")
     if check:
         check_apply_fn(apply_fn, params, x1)
 
     n, m = count_examples(x1), count_examples(x1 if x2 is None else x2)
     processes = jax_processes()
-    archive = None
-    if store is not None:
-        request = kernel_request(apply_fn, params, x1, x2, outputs=outputs, groups=groups, method=name)
-        shape = (n, k, m, k) if outputs == "full" else (n, m)
-        archive = processes.in_turn(partial(KernelStore, store, request, shape=shape, tile=tile, memory=budget))
-        budget = archive.memory if memory is None else budget
-    side = archive.tile if archive is not None else tile or default_tile(n, m)
+    begun = None if store is None else begun_with(store)
+    if begun is not None and memory is None:
+        budget = begun.memory
+    side = tile or (begun.tile if begun is not None else default_tile(n, m, stored=store is not None))
     common = {"outputs": outputs, "group_of": group_of}
     if name == "factors":
-        alone = x2 is None and n <= side
-        largest = Extent(min(n, side), 0 if alone else min(m, side), k, outputs)
-        method_of_block = factors_method(
+        largest = partial(_largest, n, None if x2 is None else m, k, outputs)
+        side, plan, method_of_block = factors_method(
             apply_fn,
             params,
             x1,
+            side=side,
+            shrink=tile is None and begun is None,
             largest=largest,
             group_of=group_of,
             memory=budget,
             form=_FORMS[variant],
+            precision=precision,
             mesh=mesh,
         )
+        if announce is not None:
+            announce(replace(plan, tiles=len(tile_grid(n, None if x2 is None else m, side))))
     elif name == "jacobian":
         method_of_block = partial(jacobian_kernel, apply_fn, params, k=k, memory=budget, **common)
     else:
         method_of_block = partial(neural_tangents_kernel, apply_fn, params, k=k, implementation=int(variant), **common)
+    archive = None
+    if store is not None:
+        request = kernel_request(
+            apply_fn, params, x1, x2, outputs=outputs, groups=groups, method=name, precision=precision
+        )
+        shape = (n, k, m, k) if outputs == "full" else (n, m)
+        archive = processes.in_turn(partial(KernelStore, store, request, shape=shape, tile=side, memory=budget))
     return tiled_kernel(
         method_of_block,
         x1,
@@ -141,3 +158,10 @@ def empirical_ntk(
         processes=processes,
         progress=progress,
     )
+
+
+def _largest(n: int, m: int | None, k: int, outputs: Outputs, side: int) -> Extent:
+    """The largest block of a kernel of n × m examples (None: n × n, symmetric) in tiles of this side."""
+    if m is None:
+        return Extent(min(n, side), 0 if n <= side else side, k, outputs)
+    return Extent(min(n, side), min(m, side), k, outputs)

@@ -2,10 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from jaxtyping import Float
 
 from ntkft._types import Array, Outputs
+
+Precision: TypeAlias = Literal["full", "tensorfloat32", "bfloat16"]
+"""How numbers are rounded on the way to a kernel; products always accumulate in float32 or better.
+
+full:          every number in the parameters' own type, float32 products never in less
+tensorfloat32: products of float32 round their operands to 10 bits where the device has such products (GPUs)
+bfloat16:      operands and cotangents are kept in bfloat16: half the memory
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Kernel:
                Θ[i,a,j,b] = ⟨∂f_a(x_i)/∂θ, ∂f_b(x_j)/∂θ⟩; "trace" is Σ_a Θ[i,a,j,a], not divided by k
     groups:    the same over each parameter group alone; they sum to `total`
     outputs:   which of the three forms this is
-    precision: floating type in which gradients and products were computed; it sets the eigenvalues' numerical floor
+    precision: floating type to which gradients and products were rounded; it sets the eigenvalues' numerical floor
     symmetric: whether the second set of examples is the first
     plan:      what was done to get it
     """

@@ -76,7 +76,7 @@ class KernelOperator:
         if check:
             check_apply_fn(apply_fn, params, x1)
         self._apply = _over_leaves(apply_fn, jax.tree.structure(params), list(leaves))
-        self._examples = x1, x1 if x2 is None else x2
+        self._examples, self._rectangular = (x1, x1 if x2 is None else x2), x2 is not None
         self.n, self.m = map(count_examples, self._examples)
         self.outputs, self.precision = outputs, str(jnp.result_type(*leaves.values()))
         self._block = self.k if outputs == "full" else 1
@@ -104,7 +104,7 @@ class KernelOperator:
 
     def adjoint(self, vectors: Num[Array, "..."]) -> Float[np.ndarray, "..."]:
         """Θᵀv, with n and m exchanged; the same as Θv when x2 is None."""
-        return self._multiply(vectors, adjoint=True)
+        return self._multiply(vectors, adjoint=self._rectangular)
 
     def scipy(self) -> LinearOperator:
         """The same map for SciPy's solvers."""

@@ -46,6 +46,7 @@ def kernel_request(
     outputs: str,
     groups: Mapping[str, str] | None,
     method: str,
+    precision: str = "full",
 ) -> dict[str, Any]:
     """Everything that determines a kernel's numbers, as JSON: digests of model and data, the form, versions."""
     return {
@@ -55,26 +56,39 @@ def kernel_request(
         "x2": None if x2 is None else digest(x2),
         "outputs": outputs,
         "precision": str(jnp.result_type(*jax.tree.leaves(params))),
+        "rounding": precision,
         "groups": None if groups is None else dict(groups),
         "method": method,
         "versions": {"ntkft": __version__, "jax": jax.__version__, "numpy": np.__version__},
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """What a folder's run decided for all that resume it: examples a side of a tile, bytes to work in."""
+
+    tile: int
+    memory: int
+
+
+def begun_with(path: str | Path) -> Begun | None:
+    """The decisions of the kernel store at `path`, whoever's it is; None where there is none."""
+    found = _attributes(Path(path))
+    return Begun(int(found["tile"]), int(found["memory"])) if found and {"tile", "memory"} <= set(found) else None
+
+
 class KernelStore:
     """The folder `path` as the home of one requested kernel, created where there is none.
 
     shape:  of the whole kernel, `[n, m]` or `[n, k, m, k]`
-    tile:   examples a side of a tile; None is the folder's own, or 1,024 for a new one
+    tile:   examples a side of a tile
     memory: bytes to work in, kept for a resumed run to work alike: other slices would round differently
 
     Raises `InputError` when the folder holds something else: another request (naming what differs), other tiles, a
     file, or a folder that is not a kernel store.
     """
 
-    def __init__(
-        self, path: str | Path, request: Mapping[str, Any], *, shape: tuple[int, ...], tile: int | None, memory: int
-    ):
+    def __init__(self, path: str | Path, request: Mapping[str, Any], *, shape: tuple[int, ...], tile: int, memory: int):
         self._path, self._symmetric = Path(path), request["x2"] is None
         longest = max(shape[0], shape[len(shape) // 2])
         found = _attributes(self._path)
@@ -82,7 +96,7 @@ class KernelStore:
             self._refuse_folder_of_others()
             found = {
                 "request": dict(request),
-                "tile": min(tile or TILE, longest),
+                "tile": min(tile, longest),
                 "memory": memory,
                 "device": jax.devices()[0].device_kind,
             }
@@ -94,7 +108,7 @@ class KernelStore:
                 "was changed. Choose another folder, or delete this one"
             )
         self.tile, self.memory = int(found["tile"]), int(found["memory"])
-        if tile is not None and min(tile, longest) != self.tile:
+        if min(tile, longest) != self.tile:
             raise InputError(
                 f"store: {self._path} is cut into tiles of {self.tile} examples, got tile={tile}; leave tile out to go "
                 "on with it, or choose another folder"

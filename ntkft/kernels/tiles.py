@@ -63,9 +63,10 @@ def jax_processes() -> Processes:
     return Processes(jax.process_index(), jax.process_count(), multihost_utils.sync_global_devices)
 
 
-def default_tile(n: int, m: int) -> int:
-    """Side of a tile when nothing is stored: one tile for all up to 2,048 examples, which is also the cheapest."""
-    return max(n, m) if max(n, m) <= 2 * TILE else TILE
+def default_tile(n: int, m: int, *, stored: bool) -> int:
+    """Side of a tile: all examples up to 2,048, which is cheapest; beyond, or when a kill may lose a tile, 1,024."""
+    longest = max(n, m)
+    return longest if longest <= TILE or (longest <= 2 * TILE and not stored) else TILE
 
 
 def tile_grid(n: int, m: int | None, tile: int) -> list[tuple[int, int]]:

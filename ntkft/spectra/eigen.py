@@ -151,7 +151,9 @@ def as_columns(what: str, values: Num[Array, "..."], n: int) -> Float[np.ndarray
 
 
 def machine_epsilon(precision: str) -> float:
-    """Spacing of the floating type's numbers at one; "bfloat16" included."""
+    """Spacing of the floating type's numbers at one; "bfloat16" and "tensorfloat32" included."""
+    if precision == "tensorfloat32":
+        return 2.0**-10  # a type of products, not of arrays
     try:
         return float(jnp.finfo(precision).eps)
     except (TypeError, ValueError) as error:

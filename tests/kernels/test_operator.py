@@ -93,12 +93,14 @@ def test_float32_is_within_rounding_of_float64(name):
 
 
 def test_bfloat16_is_summed_over_micro_batches_in_float32():
-    # Seven equal examples: in bfloat16 the partial sums 1 + 1/128, … would be rounded away.
-    low = {"w": jax.numpy.ones((1, 1), jax.numpy.bfloat16)}
-    inputs = jax.numpy.ones((7, 1), jax.numpy.bfloat16)
-    operator = KernelOperator(lambda p, x: x @ p["w"], low, inputs, outputs="scalar", memory=600)
-    assert operator(np.full(7, 1.0)).dtype == np.float32
-    np.testing.assert_array_equal(operator(np.full(7, 1.0)), 7)
+    # Above 256 bfloat16 has even numbers only: 256 + 1 + 1 + 1 + 1, one in each micro-batch, would stay 256.
+    ones = jax.numpy.ones((160, 1), jax.numpy.bfloat16)
+    operator = _operator((lambda params, x: x @ params, ones[:1], ones, None), "scalar")
+    vector = np.zeros(160)
+    vector[[0, 32, 64, 96, 128]] = 256, 1, 1, 1, 1
+    assert operator.precision == "bfloat16"
+    np.testing.assert_array_equal(operator(vector), np.full(160, 260, np.float32), strict=True)
+    assert operator.micro_batch == 32
 
 
 @pytest.mark.parametrize("name", ["mlp", "bert"])
@@ -118,7 +120,7 @@ def test_a_small_budget_narrows_batches_and_stacks_and_changes_nothing():
     apply_fn, params, x1, x2 = _setting("gpt2", x2=True)
     low = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
     wide, narrow = (_operator((apply_fn, low, x1, x2), memory=memory) for memory in ("1GB", "70kB"))
-    vectors = _vectors(6, 5)  # at 70 kB two at a time, so the last chunk is not full
+    vectors = _vectors(6, 5)  # at 70 kB three at a time, so the last chunk is not full
     assert kernel_error(narrow(vectors), wide(vectors)) <= INVARIANCE_F32
     assert wide.micro_batch == 5
     assert narrow.micro_batch < 5

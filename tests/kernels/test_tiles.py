@@ -105,8 +105,9 @@ def test_another_library_s_method_is_tiled_alike():
 
 
 def test_all_examples_are_one_tile_up_to_a_size():
-    assert default_tile(2048, 7) == 2048
-    assert default_tile(7, 2049) == 1024
+    assert default_tile(2048, 7, stored=False) == 2048
+    assert default_tile(2048, 7, stored=True) == default_tile(7, 2049, stored=False) == 1024
+    assert default_tile(9, 7, stored=True) == 9
 
 
 def test_progress_grows_to_pairs_times_parameters_whatever_the_tile():

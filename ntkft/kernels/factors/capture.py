@@ -96,10 +96,12 @@ class Program:
         return self.equations[site.equation].outvars[0]
 
 
-def capture(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> Program:
+def capture(apply_fn: ApplyFn, params: PyTree, inputs: PyTree, *, products: str = "highest") -> Program:
     """The program of one example, its sites and its blocks.
 
-    inputs: examples (or their shapes) with a leading axis, of which only shape and type matter.
+    inputs:   examples (or their shapes) with a leading axis, of which only shape and type matter
+    products: precision of products that name none: "highest" is the type's own, where accelerators would take less
+
     Cost: two traces; nothing is computed. Every leaf that reaches the outputs has at least one site.
     """
     leaves, structure = jax.tree.flatten(params)
@@ -108,7 +110,7 @@ def capture(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> Program:
     def one(*arguments):
         tree = jax.tree.unflatten(structure, arguments[: len(leaves)])
         batch = jax.tree.unflatten(example_structure, [array[None] for array in arguments[len(leaves) :]])
-        with jax.default_matmul_precision("highest"):  # TensorFloat-32 is not float32
+        with jax.default_matmul_precision(products):
             return apply_fn(tree, batch)[0]
 
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]

@@ -18,6 +18,7 @@ from ntkft._types import PyTree
 from ntkft.kernels.factors import xla
 from ntkft.kernels.factors.forms import Extent, Form, form_flops
 from ntkft.kernels.factors.planning import Work
+from ntkft.kernels.kernel import Precision
 
 
 class Devices:
@@ -30,8 +31,8 @@ class Devices:
     """Differentiated at once by each device: enough to fill it with one product of a small model."""
     threads = 1
 
-    def __init__(self, mesh: Mesh | None, memory: int):
-        devices = np.asarray(jax.local_devices()[:1]) if mesh is None else mesh.devices
+    def __init__(self, mesh: Mesh | None, memory: int, precision: Precision):
+        devices: np.ndarray = np.asarray(jax.local_devices()[:1] if mesh is None else mesh.devices)
         others = sorted({d.process_index for d in devices.flat} - {jax.process_index()})
         if others:
             raise InputError(
@@ -39,6 +40,8 @@ class Devices:
                 "over jax.local_devices(). Processes share a kernel's tiles through store="
             )
         self._mesh, self._memory = Mesh(devices.reshape(-1), ("examples",)), memory
+        # What a product rounds to is a default of the devices; TensorFloat-32 is not float32.
+        self._products = "tensorfloat32" if precision == "tensorfloat32" else "highest"
         self._whole = NamedSharding(self._mesh, PartitionSpec())
         self._split = NamedSharding(self._mesh, PartitionSpec(None, "examples"))
         self.devices = devices.size
@@ -50,7 +53,7 @@ class Devices:
         return min(possible, key=lambda form: form_flops(form, sizes, extent, tokens))
 
     def jit(self, step: Callable) -> Callable:
-        """The step compiled, on the chunk of all examples `[batches, micro, ...]`, whose micro-batches are shared out."""
+        """The step compiled, on the chunk of all examples `[batches, micro, ...]`, its micro-batches shared out."""
         return jax.jit(step, out_shardings=self._split)
 
     def place(self, weights: Sequence[Any]) -> list[jax.Array]:
@@ -59,9 +62,9 @@ class Devices:
 
     def _sharding(self, weight: Any) -> NamedSharding:
         placed = weight.sharding if isinstance(weight, jax.Array) else None
-        if isinstance(placed, NamedSharding) and list(placed.mesh.devices.flat) == list(self._mesh.devices.flat):
-            return placed
-        return self._whole
+        if not isinstance(placed, NamedSharding) or not isinstance(placed.mesh, Mesh):
+            return self._whole
+        return placed if np.array_equal(placed.mesh.devices.ravel(), self._mesh.devices) else self._whole
 
     def chunks(self, examples: PyTree, work: Work) -> list[list[jax.Array]]:
         """Leaves of the examples, filled up with the first ones."""
@@ -89,7 +92,8 @@ class Devices:
         """The kernel with a block's added, when that is done: the next segment's factors take this one's place."""
         column = extent.count * extent.k * kernel.dtype.itemsize
         columns = max(1, min(xla.COLUMNS, self._memory // 8 // column))
-        return jax.block_until_ready(xla.contract(form, parts, sizes, extent, kernel, self._mesh, columns=columns))
+        with jax.default_matmul_precision(self._products):
+            return jax.block_until_ready(xla.contract(form, parts, sizes, extent, kernel, self._mesh, columns=columns))
 
     def collect(self, kernel: jax.Array) -> np.ndarray:
         """The finished kernel: the sum over devices."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ntkft._errors import InputError
 from ntkft._tree import count_examples, leaf_paths
 from ntkft._types import ApplyFn, PyTree
 from ntkft.kernels.factors.capture import capture
@@ -21,7 +22,7 @@ from ntkft.kernels.factors.host import Host
 from ntkft.kernels.factors.planning import FormChoice, Resources, Work, plan_work, report
 from ntkft.kernels.factors.steps import Steps, compile_steps
 from ntkft.kernels.factors.sweep import operand_index
-from ntkft.kernels.kernel import Kernel
+from ntkft.kernels.kernel import Kernel, Plan, Precision
 from ntkft.kernels.tiles import BlockMethod, Progress
 
 
@@ -46,34 +47,53 @@ def factors_method(
     params: PyTree,
     inputs: PyTree,
     *,
-    largest: Extent,
+    side: int,
+    shrink: bool,
+    largest: Callable[[int], Extent],
     group_of: dict[str, str],
     memory: int,
-    form: FormChoice = "auto",
-    mesh: Mesh | None = None,
-) -> BlockMethod:
-    """The method for kernels of blocks of examples like `inputs`, no larger than `largest`, within `memory` bytes.
+    form: FormChoice,
+    precision: Precision,
+    mesh: Mesh | None,
+) -> tuple[int, Plan, BlockMethod]:
+    """The method for tiles of examples like `inputs` within `memory` bytes, the side of a tile, and the plan.
 
-    mesh: devices to run on, with `memory` bytes each; None is the CPU's cores, or the first accelerator
+    side:    examples a side of a tile; with `shrink`, halved until one fits
+    largest: the largest block that tiles of a side make
+    mesh:    devices to run on, with `memory` bytes each; None is the CPU's cores, or the first accelerator
 
     Cost of a block of n examples with s segments: 3 - 1/s forward-sized passes of 2·n·t·p operations, and the forms'.
-    Raises `InputError` when `largest` does not fit, and for a mesh with devices of other processes.
+    Raises `InputError` when a tile does not fit, and for a mesh with devices of other processes.
     """
-    on_host = mesh is None and jax.default_backend() == "cpu"
-    executor: Executor = Host() if on_host else Devices(mesh, memory)
+    executor = _executor(mesh, memory, precision)
     paths = leaf_paths(params)
     leaves, groups = list(paths.values()), [group_of[path] for path in paths]
-    program = capture(apply_fn, params, inputs)
-    precision = str(jnp.result_type(*leaves))
+    program = capture(apply_fn, params, inputs, products="highest" if precision != "tensorfloat32" else precision)
+    rounded = str(jnp.result_type(*leaves)) if precision == "full" else precision
+    kept = np.dtype(jnp.bfloat16) if precision == "bfloat16" else None
     dtype = np.dtype(jnp.result_type(*leaves, program.closed.jaxpr.outvars[0].aval, jnp.float32))
-    work = plan_work(program, largest, dtype, executor, memory=memory, groups=len(set(groups)), form=form)
+    while True:
+        extent = largest(side)
+        try:
+            work = plan_work(
+                program, extent, dtype, executor, memory=memory, groups=len(set(groups)), form=form, kept=kept
+            )
+        except InputError:
+            if not shrink or side == 1:
+                raise
+            side = -(-side // 2)
+        else:
+            break
     steps = compile_steps(work.flow, work.segments, executor.jit)
     weights = executor.place([*program.closed.consts, *leaves])
     total = sum(block.size for block in program.blocks)
 
     def method(rows: PyTree, columns: PyTree | None, /, *, progress: Progress) -> Kernel:
         extent = Extent(
-            count_examples(rows), 0 if columns is None else count_examples(columns), largest.k, largest.outputs
+            count_examples(rows),
+            0 if columns is None else count_examples(columns),
+            work.largest.k,
+            work.largest.outputs,
         )
         examples = rows if columns is None else jax.tree.map(lambda a, b: np.concatenate([a, b]), rows, columns)
         kernels = {name: executor.zeros(extent, dtype) for name in sorted(set(groups))}
@@ -87,9 +107,13 @@ def factors_method(
         result = {name: _shaped(executor.collect(kernel), extent) for name, kernel in kernels.items()}
         whole = sum(result.values(), np.zeros_like(next(iter(result.values()))))
         plan = report(work, list(paths), [leaf.size for leaf in leaves], extent)
-        return Kernel(whole, result, largest.outputs, precision, columns is None, plan)
+        return Kernel(whole, result, extent.outputs, rounded, columns is None, plan)
 
-    return method
+    return side, report(work, list(paths), [leaf.size for leaf in leaves], work.largest), method
+
+
+def _executor(mesh: Mesh | None, memory: int, precision: Precision) -> Executor:
+    return Host() if mesh is None and jax.default_backend() == "cpu" else Devices(mesh, memory, precision)
 
 
 def _sweep(

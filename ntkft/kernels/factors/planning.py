@@ -63,19 +63,19 @@ class Resources(Protocol):
 
 def plan_work(
     program: Program, largest: Extent, dtype: np.dtype, resources: Resources, *, memory: int, groups: int,
-    form: FormChoice,
+    form: FormChoice, kept: np.dtype | None,
 ) -> Work:  # fmt: skip
     """Forms, cuts and batches for blocks of up to `largest` examples within `memory` bytes on each device.
 
     Several devices share out the examples of the sweep; of a block that they contract, each holds all factors.
     Raises `InputError` when even the finest cut does not fit.
     """
-    flow = trace_flow(program, largest.k)
+    flow = trace_flow(program, largest.k, kept=kept)
     longest = max((site_tokens(program, site) for site in program.sites), default=1)
     workers, share = resources.threads, -(-largest.count // resources.devices)
     micro = max(1, min(resources.tokens // max(1, longest), -(-share // workers)))
     kernel = int(np.prod(largest.shape)) * dtype.itemsize
-    fixed = (groups + 2 * workers + 1) * kernel
+    fixed = kernels = (groups + 2 * workers + 1) * kernel
     if resources.devices > 1:
         fixed += largest.count * max((flow.factor_bytes(block.sites) for block in program.blocks), default=0)
     while True:
@@ -92,7 +92,7 @@ def plan_work(
         if micro == 1:
             raise InputError(
                 f"memory: {largest.count} examples at once do not fit in {memory / 1e9:.3g} GB (their kernel alone "
-                f"takes {fixed / 1e9:.3g} GB); raise memory, or lower tile, the examples on a side of one tile"
+                f"takes {kernels / 1e9:.3g} GB); raise memory, or lower tile, the examples on a side of one tile"
             )
         micro //= 2
     forms: tuple[Form, ...] = tuple(

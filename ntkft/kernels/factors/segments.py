@@ -17,10 +17,11 @@ from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Var
 
 from ntkft.kernels.factors.capture import Program
-from ntkft.kernels.factors.sites import cotangent_shape, operand_key, operand_shape
+from ntkft.kernels.factors.sites import cotangent_shape, kept_as, operand_key, operand_shape
 
 _HEAVY = frozenset(
     {"dot_general", "conv_general_dilated", "scan", "while", "cond", "custom_jvp_call", "custom_vjp_call"}
@@ -50,6 +51,7 @@ class Flow:
     """Which values of a program are stored at cuts, and what cuts and sites hold, in bytes for one example.
 
     stored: variable → whether it carries a cotangent
+    kept:   type in which matmul and rows sites keep their factors; None is the type they were computed in
     """
 
     program: Program
@@ -57,6 +59,7 @@ class Flow:
     stored: dict[Var, bool]
     _born: dict[Var, int]
     _died: dict[Var, int]
+    kept: np.dtype | None = None
 
     def crossing(self, cut: int) -> tuple[Var, ...]:
         """Stored variables made before equation `cut` and used at or after it."""
@@ -75,9 +78,10 @@ class Flow:
         """For each site: bytes of its cotangents; the operand that it keeps; bytes of that."""
         made = []
         for site in self.program.sites:
-            operand = operand_shape(self.program, site)
-            cotangent = self.k * _size(cotangent_shape(self.program, site))
-            made.append((cotangent, operand_key(self.program, site), 0 if operand is None else _size(operand)))
+            shape = operand_shape(self.program, site)
+            operand = 0 if shape is None else _size(kept_as(site, shape, self.kept))
+            cotangent = self.k * _size(kept_as(site, cotangent_shape(self.program, site), self.kept))
+            made.append((cotangent, operand_key(self.program, site), operand))
         return made
 
     def factor_bytes(self, sites: Iterable[int]) -> int:
@@ -125,7 +129,7 @@ class Flow:
         return tuple(reversed(chosen))
 
 
-def trace_flow(program: Program, k: int) -> Flow:
+def trace_flow(program: Program, k: int, *, kept: np.dtype | None = None) -> Flow:
     """Classify the program's values: stored at cuts, or computed again."""
     jaxpr = program.closed.jaxpr
     explicit = {jaxpr.invars[s.leaf]: s for s in program.sites if s.kind == "explicit"}
@@ -152,8 +156,8 @@ def trace_flow(program: Program, k: int) -> Flow:
                 stored[v] = differentiated and jnp.issubdtype(v.aval.dtype, jnp.floating)
     end = len(jaxpr.eqns)
     died.update({v: end for v in jaxpr.outvars if isinstance(v, Var)})
-    kept = {v: carries for v, carries in stored.items() if v in died}
-    return Flow(program, k, kept, born, died)
+    crossing = {v: carries for v, carries in stored.items() if v in died}
+    return Flow(program, k, crossing, born, died, kept)
 
 
 def choose_cuts(flow: Flow, cost: Callable[[Sequence[int]], int], room: int) -> tuple[int, ...] | None:

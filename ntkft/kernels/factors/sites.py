@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ntkft.kernels.factors.capture import Program, Site, axes_of
 
@@ -80,6 +81,15 @@ def cotangent_factor(program: Program, site: Site, cotangent: jax.Array, data: A
     ordered = cotangent.transpose([*range(len(batch)), *others, *mine])
     count = math.prod(cotangent.shape[i] for i in others)
     return ordered.reshape(math.prod(cotangent.shape[: len(batch)]), count, -1)
+
+
+def kept_as(site: Site, factor: Any, kept: np.dtype | None) -> Any:
+    """A factor, or its shape, in the type that it is kept in: gradients that are formed already stay as they are."""
+    if kept is None or site.kind not in ("matmul", "rows") or not jnp.issubdtype(factor.dtype, jnp.floating):
+        return factor
+    if isinstance(factor, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(factor.shape, kept)
+    return factor.astype(kept)
 
 
 def operand_shape(program: Program, site: Site) -> jax.ShapeDtypeStruct | None:

@@ -14,7 +14,7 @@ from jax.extend.core import Literal, Var
 from ntkft.kernels.factors.capture import Program
 from ntkft.kernels.factors.inline import bind
 from ntkft.kernels.factors.segments import Flow, Segment
-from ntkft.kernels.factors.sites import cotangent_factor, data_atom, operand_factor, operand_key
+from ntkft.kernels.factors.sites import cotangent_factor, data_atom, kept_as, operand_factor, operand_key
 
 Values = Sequence[jax.Array]
 
@@ -78,7 +78,7 @@ def reverse(
     def pull(seed):
         moving, perturbed = pullback(seed)
         found = [
-            cotangent_factor(program, program.sites[i], cotangent, value)
+            _kept(flow, i, cotangent_factor(program, program.sites[i], cotangent, value))
             for i, cotangent, value in zip(segment.sites, perturbed, data, strict=True)
         ]
         return moving, tuple(found)
@@ -88,7 +88,7 @@ def reverse(
     operands: dict[int, jax.Array] = {}
     for i, value in zip(segment.sites, data, strict=True):
         if i in positions and positions[i] not in operands:
-            operands[positions[i]] = operand_factor(program, program.sites[i], value)
+            operands[positions[i]] = _kept(flow, i, operand_factor(program, program.sites[i], value))
     return carried_cotangents, Factors(tuple(operands[i] for i in range(len(operands))), found)
 
 
@@ -112,6 +112,10 @@ def _run(program: Program, segment: Segment, values: dict[Var, Any], deltas: Map
         if index in at:
             results[0] = results[0] + at[index]
         values.update(zip(equation.outvars, results, strict=True))
+
+
+def _kept(flow: Flow, site: int, factor: jax.Array) -> jax.Array:
+    return kept_as(flow.program.sites[site], factor, flow.kept)
 
 
 def _data(program: Program, values: Mapping[Var, Any], site: int) -> Any:

@@ -91,11 +91,16 @@ def _materialise(kernel, factors, used, *, kinds, sizes, extent, mesh, columns, 
     turned = [swapped != flip for _, swapped in kinds]  # the cotangent has the axis that is shared out
     padded = step * fixed * mesh.size
     arrays, specs = [], []
-    for (kind, _), side, pair in zip(kinds, turned, factors, strict=True):
-        split = 1 if side else None if kind == "rows" else 0
-        pads = [_padded(array, padded) if i == split else array for i, array in enumerate(pair)]
-        arrays.append(tuple(pads))
-        specs.append(tuple(_last(mesh, a.ndim) if i == split else PartitionSpec() for i, a in enumerate(pads)))
+    for (kind, _), side, (operand, cotangent) in zip(kinds, turned, factors, strict=True):
+        if side:
+            cotangent = _padded(cotangent, padded)
+        elif kind == "rows":
+            operand = jnp.where(operand < length, operand, -1)  # an id beyond the table is none of the padding's rows
+        else:
+            operand = _padded(operand, padded)
+        arrays.append((operand, cotangent))
+        here, everywhere = _last(mesh, cotangent.ndim if side else operand.ndim), PartitionSpec()
+        specs.append((everywhere, here) if side else (everywhere if kind == "rows" else here, everywhere))
 
     def work(kernel, arrays, used):
         slices = fixed if used is None else -(-used // (step * mesh.size))
@@ -143,12 +148,11 @@ def _product(axes, left, right, dtype):
     """Sums in `dtype`. Two 16-bit factors are multiplied as they are: their products are exact in float32."""
     if not (left.dtype == right.dtype and left.dtype.itemsize == 2 and dtype == jnp.float32):
         left, right = left.astype(dtype), right.astype(dtype)
-    # Highest: TensorFloat-32 is not float32.
-    return jnp.einsum(axes, left, right, precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype)
+    return jnp.einsum(axes, left, right, preferred_element_type=dtype)
 
 
 def _add_product(kernel, gradients, extent, tile):
-    """Gradients `[examples, k, ...]` times their transposes; of a symmetric kernel only what the lower triangle needs."""
+    """Gradients `[examples, k, ...]` times their transposes; of a symmetric kernel, the lower triangle."""
     matrix = gradients.reshape(extent.count * extent.rows_each, -1)
     height = extent.shape[0]
     if extent.m:
@@ -163,7 +167,8 @@ def _add_product(kernel, gradients, extent, tile):
 
 @partial(_compiled, static_argnames=("extent", "mesh", "tile"))
 def _reduced(kernel, cotangents, *, extent, mesh, tile):
-    gradients = sum(cotangent.astype(kernel.dtype) for cotangent in cotangents)
+    first, *others = [cotangent.astype(kernel.dtype) for cotangent in cotangents]
+    gradients = sum(others, first)
     gradients = _padded(gradients, -(-gradients.shape[-1] // mesh.size) * mesh.size)
 
     def work(kernel, gradients):

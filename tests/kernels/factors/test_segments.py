@@ -16,7 +16,7 @@ from ntkft.models import random_model, readouts
 from ntkft.models.transformer import TransformerConfig
 from tests.cases import CASES
 from tests.references import contract, flat_jacobian
-from tests.tolerances import KERNEL_F64, kernel_error
+from tests.tolerances import INVARIANCE_F32, KERNEL_F64, kernel_error
 
 
 def _deep(layers=4):
@@ -107,3 +107,15 @@ def test_a_budget_that_holds_no_cut_is_refused_with_what_to_do():
         ntkft.empirical_ntk(
             model.apply_fn, model.params, inputs, outputs="full", method="factors", memory=20_000, tile=6, check=False
         )
+
+
+def test_tiles_are_halved_until_one_fits_the_budget():
+    model, inputs = _deep()
+    whole = ntkft.empirical_ntk(model.apply_fn, model.params, inputs, outputs="trace", method="factors", check=False)
+    assert whole.plan.tiles == 1
+    small = ntkft.empirical_ntk(
+        model.apply_fn, model.params, inputs, outputs="trace", method="factors", memory=130_000, check=False
+    )
+    assert small.plan.tiles > 1
+    assert small.plan.bytes <= 130_000
+    assert kernel_error(small.total, whole.total) <= INVARIANCE_F32

@@ -1,0 +1,145 @@
+"""neural-tangents in batches: the largest that fits a budget and the fastest of those, extrapolated by a checked law.
+
+`nt.batch` computes all (n/b)² blocks of b × b examples, of both triangles, at the same cost each. They are timed at
+n = 2b, and n = 3b checks that law on the fastest implementation.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks._script import Bench
+from ntkft.kernels._neural_tangents import neural_tangents
+from ntkft.report.cost import measured
+from ntkft.report.fresh_process import ProcessError
+from ntkft.report.workload import Workload
+
+COSTS = ("total", "steady", "cpu")
+
+
+def best_peer(
+    bench: Bench, workload: dict[str, Any], *, memory: float, batches: dict[int, int], examples: Sequence[int]
+) -> dict[str, Any]:
+    """Every implementation at its best batch within `memory` bytes, and the fastest at the largest of `examples`.
+
+    batches: implementation → the first batch to try
+    """
+    most = max(examples)
+    found = [
+        _at_best_batch(bench, workload, implementation, memory=memory, start=start, examples=examples)
+        for implementation, start in batches.items()
+    ]
+    fitting = [peer for peer in found if peer["batch"]]
+    best = min(fitting, key=lambda peer: peer["extrapolated"][str(most)]["total"])
+    return {"implementations": found, "best": best, "law": _check_law(bench, workload, best)}
+
+
+def extrapolate(found: dict[str, Any], *, blocks: float, to: float) -> dict[str, float]:
+    """Costs of `to` blocks, when those of `blocks` were found: compiling stays, the rest grows in proportion."""
+    steady, cpu = found["steady"] * to / blocks, found["last"]["cpu"] * to / blocks
+    return {
+        "total": steady + found["total"] - found["steady"],
+        "steady": steady,
+        "cpu": cpu + found["cpu"] - found["last"]["cpu"],
+    }
+
+
+def kernel_name(workload: dict[str, Any], implementation: int, batch: int, examples: int) -> str:
+    """What a measurement is called."""
+    shape = f"{examples} × {workload['tokens']} tokens, {workload['outputs']}"
+    return f"neural_tangents:{implementation} of {shape}, in batches of {batch}"
+
+
+def _at_best_batch(bench, workload, implementation, *, memory, start, examples) -> dict[str, Any]:
+    """Larger and larger batches while they can fit; of those that did, the one that takes least for a pair."""
+    tried: dict[int, dict[str, Any]] = {}
+    batch: int | None = start
+    while batch is not None and batch <= max(examples) // 3:
+        try:
+            probe = _measure(bench, workload, implementation, batch, batch, calls=1)
+        except ProcessError as error:  # killed for its memory
+            tried[batch] = {"failed": str(error)}
+            break
+        tried[batch] = {"bytes": probe["bytes"], "steady": probe["steady"]}
+        batch = next_batch(batch, probe["bytes"], memory) if probe["bytes"] <= memory else _between(tried)
+    fitting = {b: found for b, found in tried.items() if found.get("bytes", np.inf) <= memory}
+    result = {"implementation": implementation, "tried": tried, "batch": None}
+    if not fitting:
+        return result
+    best = min(fitting, key=lambda b: fitting[b]["steady"] / b**2)
+    found = _measure(bench, workload, implementation, best, 2 * best, calls=2)
+    return result | {
+        "batch": best,
+        "measured": found,
+        "extrapolated": {str(n): extrapolate(found, blocks=4, to=(n / best) ** 2) for n in examples},
+    }
+
+
+def next_batch(batch: int, taken: float, memory: float) -> int | None:
+    """Twice the batch, or half as much again, or none, by what can still fit: memory grows with the batch at most."""
+    slack = 1.2  # part of what was taken does not grow
+    return next((int(batch * step) for step in (2, 1.5) if step * taken <= slack * memory), None)
+
+
+def _between(tried: dict[int, dict[str, Any]]) -> int | None:
+    """After the first that does not fit: half-way from the last that did, once."""
+    last, first = list(tried)[-2:] if len(tried) > 1 else (0, 0)
+    return (last + first) // 2 if first == 2 * last and last >= 4 else None
+
+
+def _check_law(bench, workload, peer) -> dict[str, Any]:
+    """The steady time of 9 blocks, and what 4 blocks promised."""
+    chosen = {"implementation": peer["implementation"], "batch": peer["batch"], "examples": 3 * peer["batch"]}
+    found = _measure(bench, workload, **chosen, calls=1)
+    promised = extrapolate(peer["measured"], blocks=4, to=9)
+    return chosen | {"measured": found, "promised": promised, "error": promised["steady"] / found["steady"] - 1}
+
+
+def _measure(bench, workload, implementation, batch, examples, *, calls) -> dict[str, Any]:
+    return bench.kernel(
+        kernel_name(workload, implementation, batch, examples),
+        measure_neural_tangents,
+        workload=workload | {"examples": max(workload["examples"], examples)},
+        implementation=implementation,
+        batch=batch,
+        examples=examples,
+        calls=calls,
+    )
+
+
+def measure_neural_tangents(
+    *, workload: dict[str, Any], implementation: int, batch: int, examples: int, calls: int, file: str
+) -> dict[str, Any]:
+    """neural-tangents on the first examples; in batches unless one holds them all. The kernel goes to `file`."""
+    nt = neural_tangents()
+    chosen = Workload(**workload)
+    apply_fn, weights, inputs = chosen.build()
+    # `nt.batch` takes no dictionaries.
+    stacked = np.stack([inputs["input_ids"], inputs["attention_mask"]], axis=1)[:examples]
+
+    def apply_stacked(weights, arrays):
+        return apply_fn(weights, {"input_ids": arrays[:, 0], "attention_mask": arrays[:, 1]})
+
+    full = chosen.outputs == "full"
+    kernel_fn = nt.empirical_ntk_fn(
+        apply_stacked, trace_axes=() if full else (-1,), vmap_axes=0, implementation=implementation
+    )
+    if batch < examples:
+        kernel_fn = nt.batch(kernel_fn, batch_size=batch, device_count=0, store_on_device=False)
+    else:
+        kernel_fn = jax.jit(kernel_fn)
+    with warnings.catch_warnings():
+        # It has no rule for gathers: a matter of cost, not of the result.
+        warnings.filterwarnings("ignore", message="No Jacobian rule found")
+        kernel, found = measured(lambda: np.asarray(kernel_fn(stacked, None, weights)), calls=calls)
+    k = 1 if full else weights_outputs(apply_stacked, weights, stacked)
+    np.save(file, np.moveaxis(kernel, 1, 2) if full else kernel * k)
+    return found
+
+
+def weights_outputs(apply_fn, weights, inputs) -> int:
+    """Outputs over which its trace is a mean."""
+    return jax.eval_shape(apply_fn, weights, inputs).shape[1]
