@@ -13,6 +13,7 @@ Writes    results/DEVICE/against_recipes.json
 """
 
 import importlib.util
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,11 +21,10 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks._script import AGREEMENT, TINY, Bench, at_least, at_most, grid, run_script
-from benchmarks._torch_bert import Bert
-from ntkft.models import load, parse_readout, random_model, read_config
+from ntkft._tree import leaf_paths
 from ntkft.report.cost import measured
 from ntkft.report.side_by_side import measure_method
-from ntkft.report.workload import RANDOM, Workload, only
+from ntkft.report.workload import RANDOM, Workload
 
 _ENOUGH = int(1e12)  # bytes: recipes know no budget
 
@@ -55,12 +55,12 @@ def compare(settings: Settings, bench: Bench) -> dict[str, Any]:
     """Ours, then each recipe."""
     readout = "regression:pool=mean,scale=1,seed=0"
     work = asdict(
-        Workload(
-            settings.model, readout, 1, "scalar", r"^layers/", RANDOM, settings.examples, settings.tokens, seed=0
-        )
+        Workload(settings.model, readout, 1, "scalar", r"^layers/", RANDOM, settings.examples, settings.tokens, seed=0)
     )
     common: dict[str, Any] = {"workload": work, "calls": 2}
-    found = {"factors": bench.kernel("factors", measure_method, method="factors", memory=int(settings.memory), **common)}
+    found = {
+        "factors": bench.kernel("factors", measure_method, method="factors", memory=int(settings.memory), **common)
+    }
     found["naive"] = bench.kernel("naive", measure_method, method="naive", memory=_ENOUGH, **common)
     if importlib.util.find_spec("torch"):
         found["torch.func"] = bench.kernel("torch.func", measure_torch, **common)
@@ -76,16 +76,13 @@ def measure_torch(*, workload: dict[str, Any], calls: int, file: str) -> dict[st
     import torch
     from torch.func import jacrev, vmap
 
+    from benchmarks._torch_bert import Bert
+
     chosen = Workload(**workload)
-    _, _, inputs = chosen.build()
-    readout = parse_readout(chosen.readout, chosen.k)
-    if isinstance(chosen.model, str):
-        model = load(chosen.model, readout=readout)
-    else:
-        model = random_model(read_config(chosen.model), readout=readout, seed=0)
-    _, every = only(model.apply_fn, model.params, ".")
-    tensors = {path: torch.tensor(np.asarray(leaf)) for path, leaf in every.items()}
-    weights = {path: leaf for path, leaf in tensors.items() if path.startswith("layers/")}
+    model = chosen.load_model()
+    inputs = chosen.inputs(model)
+    tensors = {path: torch.tensor(np.asarray(leaf)) for path, leaf in leaf_paths(model.params).items()}
+    weights = {path: leaf for path, leaf in tensors.items() if re.search(chosen.weights, path)}
     bert = Bert(model.config, tensors)
     ids = torch.tensor(inputs["input_ids"], dtype=torch.long)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ntkft._errors import InputError
 
-_COST_ONLY = {"method", "memory", "out", "json"}
+_COST_ONLY = {"method", "memory", "tile", "out", "json"}
 """Options that change how long a run takes or where it goes, not its numbers."""
 
 

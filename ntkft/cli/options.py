@@ -15,7 +15,7 @@ from ntkft._tree import digest
 from ntkft.cli.console import progress, say
 from ntkft.data import Task, Tokens, load_task, one_hot_targets, regression_targets, signed_targets, tokenize
 from ntkft.finetuning import compile_outputs
-from ntkft.kernels import Kernel, Method, empirical_ntk
+from ntkft.kernels import Kernel, Method, Precision, empirical_ntk
 from ntkft.models import Model, load, parse_readout
 from ntkft.report.prediction import SETS, Problem, set_rows
 
@@ -62,6 +62,10 @@ class Common:
     """How the kernel is computed; changes its cost only."""
     memory: str | None = None
     """Budget of the kernel's arrays, such as 4GB; half of the free memory when not given."""
+    tile: int | None = None
+    """Examples a side of a tile of the kernel: what a killed run can lose. Chosen to fit the budget when not given."""
+    precision: Precision = "full"
+    """full, tensorfloat32 (products on GPUs), or bfloat16 (stored factors: half the memory)."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -140,10 +144,14 @@ def compute_kernel(setup: Setup, common: Common, store: Path | None) -> Kernel:
             method=common.method,
             groups=_groups(setup.model, common.groups),
             memory=common.memory,
+            tile=common.tile,
+            precision=common.precision,
             store=store,
             progress=advance,
+            announce=lambda plan: say(str(plan)),
         )
-    say(str(kernel.plan))
+    if not kernel.plan.leaves:  # a method without a plan before its work
+        say(str(kernel.plan))
     return kernel
 
 

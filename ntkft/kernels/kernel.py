@@ -1,5 +1,6 @@
 """The record that every kernel method returns and everything downstream consumes."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -60,11 +61,19 @@ class Plan:
     tiles: int = 1
     leaves: tuple[LeafPlan, ...] = ()
 
+    @property
+    def flops(self) -> float:
+        """Operations of all forms of one tile: what is left is 2 to 3 forward-sized passes."""
+        return sum(leaf.flops for leaf in self.leaves)
+
     def __str__(self) -> str:
         tiles = "" if self.tiles == 1 else f"{self.tiles} tiles, each like the first: "
+        forms = Counter(leaf.form for leaf in self.leaves)
+        contraction = ", ".join(f"{count} {form}" for form, count in forms.most_common())
         return (
             f"{self.method}: {tiles}{self.parameters:,} parameters ({self.zeros:,} never touched), "
             f"{self.passes} passes in micro-batches of {self.micro_batch}, {self.bytes / 1e9:.2f} GB"
+            + (f"; contraction of {self.flops / 1e12:.3g} TFLOP in blocks: {contraction}" if forms else "")
         )
 
 

@@ -82,7 +82,8 @@ class Pilot:
 
     def _total(self, means: np.ndarray, n: int) -> np.ndarray:
         """Sums over all pairs; examples of a rectangle are taken to be different, and alike on both sides."""
-        return n * self.m * means[..., 1] if self.m else n * means[..., 0] + n * (n - 1) * means[..., 1]
+        same, different = means[..., 0], means[..., 1]
+        return np.asarray(n * self.m * different if self.m else n * same + n * (n - 1) * different)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,16 +52,24 @@ class Workload:
         """The function, the weights by path, and the inputs. Raises `InputError` on what cannot be used."""
         if self.examples < 1 or self.tokens < 1:
             raise InputError(f"got {self.examples} examples of {self.tokens} tokens; wanted at least one of each")
-        readout = parse_readout(self.readout, self.k)
-        if isinstance(self.model, str):
-            model = load(self.model, readout=readout, dtype=dtype)
-        else:
-            model = random_model(read_config(self.model), readout=readout, seed=0, dtype=dtype)
-        inputs = self._inputs(model)
-        model.check_inputs(inputs)
+        model = self.load_model(dtype)
+        inputs = self.inputs(model)
         return *only(model.apply_fn, model.params, self.weights), inputs
 
-    def _inputs(self, model: Model) -> dict[str, np.ndarray]:
+    def load_model(self, dtype: DTypeLike = jnp.float32) -> Model:
+        """The whole model."""
+        readout = parse_readout(self.readout, self.k)
+        if isinstance(self.model, str):
+            return load(self.model, readout=readout, dtype=dtype)
+        return random_model(read_config(self.model), readout=readout, seed=0, dtype=dtype)
+
+    def inputs(self, model: Model) -> dict[str, Int32[np.ndarray, "n t"]]:
+        """Examples that the model can be applied to."""
+        inputs = self._draw(model)
+        model.check_inputs(inputs)
+        return inputs
+
+    def _draw(self, model: Model) -> dict[str, np.ndarray]:
         generator = np.random.default_rng(self.seed)
         if self.texts == RANDOM:
             shape = self.examples, self.tokens

@@ -18,6 +18,14 @@ from ntkft.spectra.decay import (
     fit_decay,
 )
 from ntkft.spectra.eigen import EmpiricalKernel, Spectrum, coordinates, spectrum, spectrum_of_matrix
+from ntkft.spectra.lanczos import (
+    Estimate,
+    SpectralDensity,
+    SymmetricOperator,
+    TopEigenpairs,
+    spectral_density,
+    top_eigenpairs,
+)
 
 __all__ = [
     "Alignment",
@@ -25,8 +33,12 @@ __all__ = [
     "DecayInterval",
     "DecaySample",
     "EmpiricalKernel",
+    "Estimate",
     "Line",
+    "SpectralDensity",
     "Spectrum",
+    "SymmetricOperator",
+    "TopEigenpairs",
     "coordinates",
     "critical_radius",
     "decay_interval",
@@ -36,7 +48,9 @@ __all__ = [
     "fit_decay",
     "local_rademacher",
     "participation_ratio",
+    "spectral_density",
     "spectrum",
     "spectrum_of_matrix",
     "target_alignment",
+    "top_eigenpairs",
 ]

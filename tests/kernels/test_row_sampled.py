@@ -12,7 +12,7 @@ import ntkft
 from ntkft import InputError
 from ntkft._tree import take_examples
 from ntkft.kernels.kernel import Kernel, Plan
-from ntkft.kernels.nystrom import Nystrom, kernel_diagonal, kernel_entries, nystrom, nystrom_error, sample_rows
+from ntkft.kernels.row_sampled import Nystrom, kernel_diagonal, kernel_entries, nystrom, nystrom_error, sample_rows
 from tests.cases import CASES
 from tests.references import contract, flat_jacobian
 from tests.tolerances import KERNEL_F32, KERNEL_F64, kernel_error
@@ -90,8 +90,8 @@ def test_the_stated_standard_error_is_the_spread_over_seeds(monkeypatch):
     x = np.random.default_rng(0).normal(size=(12, 8))
     exact = x @ x.T
     # The kernel of a linear model, looked up: compiling it for every seed would take most of the time.
-    monkeypatch.setattr("ntkft.kernels.nystrom.kernel_diagonal", lambda *args, **options: np.diag(exact))
-    monkeypatch.setattr("ntkft.kernels.nystrom.kernel_entries", lambda *args, **options: exact[args[3], args[4]])
+    monkeypatch.setattr("ntkft.kernels.row_sampled.kernel_diagonal", lambda *args, **options: np.diag(exact))
+    monkeypatch.setattr("ntkft.kernels.row_sampled.kernel_entries", lambda *args, **options: exact[args[3], args[4]])
     approximation = _approximate(Kernel(exact, {}, "scalar", "float64", True, PLAN), np.arange(3))
     setting = lambda params, x: x @ params, np.ones((8, 1)), x
     errors = [nystrom_error(approximation, *setting, entries=100, seed=seed) for seed in range(200)]
