@@ -14,7 +14,6 @@ import numpy as np
 from benchmarks._script import Bench
 from ntkft.kernels._neural_tangents import neural_tangents
 from ntkft.report.cost import measured
-from ntkft.report.fresh_process import ProcessError
 from ntkft.report.workload import Workload
 
 COSTS = ("total", "steady", "cpu")
@@ -33,6 +32,8 @@ def best_peer(
         for implementation, start in batches.items()
     ]
     fitting = [peer for peer in found if peer["batch"]]
+    if not fitting:
+        raise SystemExit(f"no implementation fits {memory / 1e9:g} GB at {batches}: start at smaller batches")
     best = min(fitting, key=lambda peer: peer["extrapolated"][str(most)]["total"])
     return {"implementations": found, "best": best, "law": _check_law(bench, workload, best)}
 
@@ -58,14 +59,10 @@ def _at_best_batch(bench, workload, implementation, *, memory, start, examples) 
     tried: dict[int, dict[str, Any]] = {}
     batch: int | None = start
     while batch is not None and batch <= max(examples) // 3:
-        try:
-            probe = _measure(bench, workload, implementation, batch, batch, calls=1)
-        except ProcessError as error:  # killed for its memory
-            tried[batch] = {"failed": str(error)}
-            break
-        tried[batch] = {"bytes": probe["bytes"], "steady": probe["steady"]}
+        probe = _measure(bench, workload, implementation, batch, batch, calls=1)
+        tried[batch] = {key: probe[key] for key in ("bytes", "steady", "failed") if key in probe}
         batch = next_batch(batch, probe["bytes"], memory) if probe["bytes"] <= memory else _between(tried)
-    fitting = {b: found for b, found in tried.items() if found.get("bytes", np.inf) <= memory}
+    fitting = {b: found for b, found in tried.items() if found["bytes"] <= memory}
     result = {"implementation": implementation, "tried": tried, "batch": None}
     if not fitting:
         return result
@@ -93,7 +90,7 @@ def _between(tried: dict[int, dict[str, Any]]) -> int | None:
 def _check_law(bench, workload, peer) -> dict[str, Any]:
     """The steady time of 9 blocks, and what 4 blocks promised."""
     chosen = {"implementation": peer["implementation"], "batch": peer["batch"], "examples": 3 * peer["batch"]}
-    found = _measure(bench, workload, **chosen, calls=1)
+    found = _measure(bench, workload, **chosen, calls=2)
     promised = extrapolate(peer["measured"], blocks=4, to=9)
     return chosen | {"measured": found, "promised": promised, "error": promised["steady"] / found["steady"] - 1}
 
@@ -135,11 +132,11 @@ def measure_neural_tangents(
         # It has no rule for gathers: a matter of cost, not of the result.
         warnings.filterwarnings("ignore", message="No Jacobian rule found")
         kernel, found = measured(lambda: np.asarray(kernel_fn(stacked, None, weights)), calls=calls)
-    k = 1 if full else weights_outputs(apply_stacked, weights, stacked)
+    k = 1 if full else _outputs(apply_stacked, weights, stacked)
     np.save(file, np.moveaxis(kernel, 1, 2) if full else kernel * k)
     return found
 
 
-def weights_outputs(apply_fn, weights, inputs) -> int:
+def _outputs(apply_fn, weights, inputs) -> int:
     """Outputs over which its trace is a mean."""
     return jax.eval_shape(apply_fn, weights, inputs).shape[1]

@@ -12,7 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ntkft.report.fresh_process import in_fresh_process
+from ntkft._errors import InputError
+from ntkft.report.fresh_process import ProcessError, in_fresh_process
 from ntkft.report.record import to_plain
 from ntkft.report.side_by_side import disagreement, measure_machine
 
@@ -54,12 +55,22 @@ class Bench:
         return in_fresh_process(function, **arguments)
 
     def kernel(self, what: str, function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-        """A measurement that leaves a kernel, which `disagreement` knows by `what`."""
-        return self.run(what, function, file=str(self._file(what)), **arguments)
+        """A measurement that leaves a kernel, which `disagreement` knows by `what`.
+
+        One that fails costs infinitely much, and says why: the run goes on.
+        """
+        try:
+            return self.run(what, function, file=str(self._file(what)), **arguments)
+        except (InputError, ProcessError) as error:
+            print(f"  failed: {error}", flush=True)
+            calls = dict.fromkeys(("first", "last"), {"wall": np.inf, "cpu": np.inf, "compile": 0.0})
+            costs = dict.fromkeys(("bytes", "total", "steady", "cpu"), np.inf)
+            return {"failed": str(error), "compile": 0.0, "load": 0.0} | costs | calls
 
     def disagreement(self, what: str, reference: str) -> float:
-        """Of two kernels by name, over the leading examples of both."""
-        return disagreement(np.load(self._file(what)), np.load(self._file(reference)))
+        """Of two kernels by name, over the leading examples of both; NaN when one was not computed."""
+        files = [self._file(what), self._file(reference)]
+        return disagreement(*map(np.load, files)) if all(file.is_file() for file in files) else np.nan
 
     def _file(self, what: str) -> Path:
         return self._folder / f"{re.sub(r'[^a-z0-9]+', '-', what.lower())}.npy"
@@ -85,24 +96,21 @@ def run_script(
         bench = Bench(Path(folder), chosen.gemm_size)
         bench.measure_machine()
         found = compare(chosen, bench)
-    record = to_plain(
-        {
-            "question": str(doc).partition("\n")[0],
-            "settings": chosen,
-            "environment": bench.machine[0]["environment"],
-            "gemm": [{key: entry[key] for key in ("flops", "load")} for entry in bench.machine],
-        }
-        | found
-    )
+    record = {
+        "question": str(doc).partition("\n")[0],
+        "settings": chosen,
+        "environment": bench.machine[0]["environment"],
+        "gemm": [{key: entry[key] for key in ("flops", "load")} for entry in bench.machine],
+    } | found
     path = options.out / device_folder(record["environment"]) / f"{name}{'_smoke' if options.smoke else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(plain := to_plain(record), indent=1, ensure_ascii=False) + "\n")
     console = Console(width=120)
     for table in [*tables(record), bars_table(record["bars"])]:
         console.print(table)
     rates = ", ".join(f"{entry['flops'] / 1e9:.0f} at load {entry['load']}" for entry in record["gemm"])
     print(f"GEMM, GFLOP/s: {rates}\n{path}")
-    return record
+    return plain
 
 
 def device_folder(environment: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""BERT with a pooled linear head as a PyTorch function of its weights, under the paths that `ntkft.models` gives them."""
+"""BERT with a linear head on the mean token, as a PyTorch function of weights under the paths of `ntkft.models`."""
 
 import torch
 from torch.nn.functional import gelu, layer_norm

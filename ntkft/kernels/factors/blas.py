@@ -79,7 +79,7 @@ def contract(
     if form == "reduced":
         _reduced(parts, extent, kernel)
     elif form == "rows":
-        _rows(parts, extent, kernel, workers)
+        _rows(parts, sizes[1], extent, kernel, workers)
     elif form == "pairs":
         _pairs(parts[0], extent, kernel, workers)
     else:
@@ -136,7 +136,7 @@ def _form(gradients, part, swapped, index, start, stop, add):
 def _scatter(here, ids, cotangent, swapped, start, stop):
     """Add the cotangents of a gather's tokens to the table's rows start to stop (columns, when swapped)."""
     if swapped:
-        example, token = np.nonzero(ids >= 0)
+        example, token = np.nonzero((ids >= 0) & (ids < here.shape[-1]))
         values = cotangent[example, :, token][..., start:stop].astype(here.dtype, copy=False)
         at = (example, slice(None), slice(None), ids[example, token])
         np.add.at(here, at, values)  # pyright: ignore[reportArgumentType]
@@ -162,8 +162,11 @@ def _reduced(parts, extent, kernel):
     _add_product(kernel, product, gradients, extent)
 
 
-def _rows(parts, extent, kernel, workers):
-    """Each token's gradient rows, summed within an example, meet those of the examples that have it too."""
+def _rows(parts, rows, extent, kernel, workers):
+    """Each token's gradient rows, summed within an example, meet those of the examples that have it too.
+
+    An id beyond the table reads a filling and touches no row.
+    """
     ids = np.concatenate([np.concatenate(part.operands) for part in parts], axis=1)[: extent.count]
     values = np.concatenate([np.concatenate(part.cotangents) for part in parts], axis=2)[: extent.count]
     width = values.shape[-1]
@@ -172,7 +175,8 @@ def _rows(parts, extent, kernel, workers):
     position = position.reshape(keys.shape)
     sums = np.zeros((len(distinct), extent.k, width), kernel.dtype)
     for token in range(ids.shape[1]):  # no two tokens of one column fall on the same key: examples differ
-        sums[position[:, token]] += values[:, :, token]
+        inside = (ids[:, token] >= 0) & (ids[:, token] < rows)
+        sums[position[inside, token]] += values[inside, :, token]
     example = distinct % extent.count
     bounds = np.flatnonzero(np.diff(distinct // extent.count, prepend=-1, append=-1))
     groups = list(itertools.pairwise(bounds))
@@ -180,9 +184,9 @@ def _rows(parts, extent, kernel, workers):
     def work(accumulator, items):
         whole = accumulator.reshape(extent.n, extent.rows_each, -1, extent.rows_each)
         for start, stop in items:
-            owners, rows = example[start:stop], sums[start:stop]
+            owners, found = example[start:stop], sums[start:stop]
             split = np.searchsorted(owners, extent.n) if extent.m else len(owners)
-            left, right = rows[:split], rows[split:] if extent.m else rows
+            left, right = found[:split], found[split:] if extent.m else found
             mine, theirs = owners[:split], (owners[split:] - extent.n) if extent.m else owners
             if len(mine) and len(theirs):
                 flat = (

@@ -104,15 +104,17 @@ class Prober:
         return [np.concatenate(column)[:n] for column in zip(*found, strict=True)]
 
     def _draw(self, key: jax.Array, slot: Slot, count: int) -> Signs:
-        blocks = []
-        for index in slot.blocks:
-            batch, rows, width = _matrix(self._program, self._program.blocks[index])
-            left, right = jax.random.split(jax.random.fold_in(key, index))
-            u = jax.random.rademacher(left, (batch, rows, count), jnp.int8)
-            blocks.append((u, jax.random.rademacher(right, (batch, width, count), jnp.int8)))
-        last = jax.random.fold_in(jax.random.fold_in(key, slot.blocks[0]), 1)
-        mix = jax.random.rademacher(last, (self._k, count), jnp.int8)
-        return Signs(tuple(blocks), mix)
+        def draw(key, *shape):
+            return jax.random.rademacher(key, (*shape, count), jnp.int8)
+
+        # No key is derived in two ways: a split and a fold of the same key may coincide.
+        keys = {index: jax.random.split(jax.random.fold_in(key, index), 3) for index in slot.blocks}
+        sizes = {index: _matrix(self._program, self._program.blocks[index]) for index in slot.blocks}
+        blocks = tuple(
+            (draw(keys[index][0], batch, rows), draw(keys[index][1], batch, width))
+            for index, (batch, rows, width) in sizes.items()
+        )
+        return Signs(blocks, draw(keys[slot.blocks[0]][2], self._k))
 
     def _of_example(self, weights, signs, example, outputs) -> list[jax.Array]:
         """Probes `[k, r]` of each slot."""

@@ -79,12 +79,13 @@ def test_several_sites_of_one_weight_add_up_before_they_are_multiplied(extent):
 def test_a_table_meets_itself_where_tokens_are_shared(extent):
     generator = np.random.default_rng(4)
     vocabulary = 6
-    ids = generator.integers(0, vocabulary, (extent.count, T))
+    ids = generator.integers(-1, vocabulary + 2, (extent.count, T))  # some read beyond the table
     values = generator.normal(size=(extent.count, extent.k, T, WIDTH))
     table = np.zeros((extent.count, extent.k, vocabulary, WIDTH))
     for i in range(extent.count):
         for t in range(T):
-            table[i, :, ids[i, t]] += values[i, :, t]
+            if 0 <= ids[i, t] < vocabulary:
+                table[i, :, ids[i, t]] += values[i, :, t]
     part = blas.Part("rows", False, [ids[:3], ids[3:]], [values[:3], values[3:]])
     found = _contract("rows", [part], (1, vocabulary, WIDTH), extent)
     expected = _expected(table, extent)
