@@ -63,9 +63,8 @@ class Bench:
             return self.run(what, function, file=str(self._file(what)), **arguments)
         except (InputError, ProcessError) as error:
             print(f"  failed: {error}", flush=True)
-            calls = dict.fromkeys(("first", "last"), {"wall": np.inf, "cpu": np.inf, "compile": 0.0})
             costs = dict.fromkeys(("bytes", "total", "steady", "cpu"), np.inf)
-            return {"failed": str(error), "compile": 0.0, "load": 0.0} | costs | calls
+            return {"failed": str(error), "compile": 0.0, "load": 0.0, "last": {"cpu": np.inf}} | costs
 
     def disagreement(self, what: str, reference: str) -> float:
         """Of two kernels by name, over the leading examples of both; NaN when one was not computed."""

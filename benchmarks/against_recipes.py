@@ -4,7 +4,7 @@ Question  The scalar kernel of 64 examples of 64 random tokens over MiniLM's enc
           within 1 GB, against `vmap` of the Jacobian and one product for each weight in JAX, and against PyTorch's
           published recipe (`torch.func`: `vmap(jacrev)` for each argument, one einsum for each weight), eager as there,
           on the same weights. Without torch, that part is left out.
-Expected  Ours is faster than both, in a fraction of their memory; all kernels agree to 5e-6 √(K_ii K_jj).
+Expected  Ours is faster than both, in a fraction of their memory; kernels agree to 5e-6 √(K_ii K_jj), torch's to 2e-5.
 Command   python -m benchmarks.against_recipes
 Minutes   2 on two CPU cores.
 Time      "total" is the first of two calls in a fresh process, "steady" the second without compiling.
@@ -27,6 +27,7 @@ from ntkft.report.side_by_side import measure_method
 from ntkft.report.workload import RANDOM, Workload
 
 _ENOUGH = int(1e12)  # bytes: recipes know no budget
+_TORCH_AGREEMENT = 2e-5  # torch's own float32 rounding: ours stays within AGREEMENT of float64 (against_floor)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def compare(settings: Settings, bench: Bench) -> dict[str, Any]:
     bars = {}
     for name in list(found)[1:]:
         bars[f"times faster than {name}"] = at_least(found[name]["total"] / found["factors"]["total"], 1.0)
-        bars[f"agreement with {name}"] = at_most(bench.disagreement("factors", name), AGREEMENT)
+        bound = _TORCH_AGREEMENT if name == "torch.func" else AGREEMENT
+        bars[f"agreement with {name}"] = at_most(bench.disagreement("factors", name), bound)
     return {"measured": found, "bars": bars}
 
 

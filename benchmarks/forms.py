@@ -5,8 +5,8 @@ Question  Every distinct matrix of MiniLM, 256 examples of 4 to 128 tokens, one 
 Bar       (g) the chosen form is never more than 1.15 × slower than the better one.
 Command   python -m benchmarks.forms
 Minutes   3 on two CPU cores.
-Time      The fastest of as many contractions as half a second holds, three at least, or one that takes longer. Choices measured earlier on this
-          kind of machine are taken from its cache, as they are in use.
+Time      The fastest of as many contractions as half a second holds, three at least, or of one that takes longer.
+          Choices measured earlier on this kind of machine are taken from its cache, as they are in use.
 Writes    results/DEVICE/forms.json
 """
 

@@ -40,7 +40,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, Call]:
     with _compile_seconds() as compiling:
         wall, cpu = time.perf_counter(), time.process_time()
         result = jax.block_until_ready(function())
-        call = Call(time.perf_counter() - wall, time.process_time() - cpu, sum(compiling))
+        call = Call(time.perf_counter() - wall, time.process_time() - cpu, sum(compiling, 0.0))
     return result, call
 
 

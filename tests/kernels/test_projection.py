@@ -107,7 +107,7 @@ def test_the_variance_of_a_probe_is_that_of_theory():
 
 
 @pytest.mark.parametrize("landmarks", [0, 8])
-@pytest.mark.parametrize("rank", [64, 512, 4096])
+@pytest.mark.parametrize("rank", [64, 4096])
 def test_the_error_is_what_it_is_said_to_be(rank, landmarks):
     apply_fn, params, x, exact = _many(80)
     arguments = {"outputs": "full", "seed": 1, "landmarks": landmarks}
@@ -122,17 +122,17 @@ def test_the_error_is_what_it_is_said_to_be(rank, landmarks):
     assert pilot.expected_error(4 * 4096) == pytest.approx(pilot.expected_error(4096) / 2, rel=0.01)
 
 
-def test_the_measured_error_is_unbiased_over_seeds():
+def test_over_seeds_the_mean_is_the_kernel_and_the_measured_error_the_spread():
     apply_fn, params, x, exact = _many(12)
     exact = exact.reshape(24, 24)
-    true, measured = [], []
+    along, excess = [], []
     for seed in range(8):
         projected = projected_ntk(apply_fn, params, x, outputs="full", rank=200, seed=seed, landmarks=4, check=False)
-        true.append(np.linalg.norm(projected.matrix() - exact) ** 2)
-        measured.append((projected.measured_error * np.linalg.norm(projected.matrix())) ** 2)
-    difference = np.array(true) - np.array(measured)
-    assert abs(difference.mean()) <= 5 * difference.std(ddof=1) / np.sqrt(len(difference))
-    assert 0.2 <= np.mean(true) / np.mean(measured) <= 5
+        deviation = projected.matrix() - exact
+        along.append(np.sum(deviation * exact))
+        excess.append(np.sum(deviation**2) - (projected.measured_error * np.linalg.norm(projected.matrix())) ** 2)
+    for values in (along, excess):
+        assert abs(np.mean(values)) <= 5 * np.std(values, ddof=1) / np.sqrt(len(values))
 
 
 @pytest.mark.parametrize("outputs", ["full", "trace"])

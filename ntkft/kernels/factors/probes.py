@@ -137,15 +137,15 @@ class Prober:
 
 def _probe(kind: str, operand: Any, cotangent: jax.Array, u: jax.Array, v: jax.Array, dtype: Any) -> jax.Array:
     """One site's Σ_t (u·a_t)(v·b_t) `[k, r]`."""
-    b, u, v = cotangent.astype(dtype), u.astype(dtype), v.astype(dtype)
+    b, v = cotangent.astype(dtype), v.astype(dtype)
     if kind in ("affine", "explicit"):
         gradient = b.reshape(len(b), u.shape[1], v.shape[1])
-        return jnp.einsum("kcr,cr->kr", jnp.einsum("kcw,wr->kcr", gradient, v[0]), u[0])
+        return jnp.einsum("kcr,cr->kr", jnp.einsum("kcw,wr->kcr", gradient, v[0]), u[0].astype(dtype))
     if kind == "rows":
         # As in the gather itself, a token outside the table reads nothing, and has no gradient.
-        left = u[0].at[operand].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        left = u[0].at[operand].get(mode="fill", fill_value=0, wrap_negative_indices=False).astype(dtype)
         return jnp.einsum("tr,ktr->kr", left, jnp.einsum("ktw,wr->ktr", b, v[0]))
-    left = jnp.einsum("gtc,gcr->gtr", operand.astype(dtype), u)
+    left = jnp.einsum("gtc,gcr->gtr", operand.astype(dtype), u.astype(dtype))
     return jnp.einsum("gtr,kgtr->kr", left, jnp.einsum("kgtw,gwr->kgtr", b, v))
 
 
