@@ -10,15 +10,19 @@ demo: .venv/installed          ## the main job on the embedded checkpoint and ta
 	$(BIN)/ntkft demo --out runs/demo
 
 test: .venv/installed          ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 check: .venv/installed         ## lint, format and types, as in CI
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/installed         ## kernel methods side by side on this machine
-	$(BIN)/python -m benchmarks.jacobian_against_neural_tangents
+bench: .venv/installed         ## every benchmark of the kernel engine, 25 minutes; writes benchmarks/results
+	$(BIN)/python -m benchmarks.against_floor
+	$(BIN)/python -m benchmarks.forms
+	$(BIN)/python -m benchmarks.against_recipes
+	$(BIN)/python -m benchmarks.against_neural_tangents
+	$(BIN)/python -m benchmarks.report
 
 # The parity tests compare with transformers on a CPU build of torch. A plain `pip install torch` on Linux would
 # fetch gigabytes of CUDA: where pip does not find a CPU build, set TORCH_INDEX to an index that has one.

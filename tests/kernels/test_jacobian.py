@@ -1,5 +1,7 @@
 """Invariants of the sliced Jacobian: how it is cut, grouped, padded and ordered changes nothing."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ from tests.tolerances import INVARIANCE_F32, KERNEL_F64, kernel_error
 GROUPS = {"qkv": "qkv", "norm": "blocks/./(scale|bias)$", "rest": "token|position|out$|up$|down$|head"}
 
 
+jacobian_ntk = partial(ntkft.empirical_ntk, method="jacobian")
+
+
 def _float32(case):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), case.params)
 
@@ -25,8 +30,8 @@ def _float32(case):
 def test_a_small_budget_cuts_slices_and_changes_nothing(outputs, rectangular):
     case = CASES["fused_decoder"]()
     x1, x2 = (case.inputs, None) if not rectangular else (case.inputs, take_examples(case.inputs, slice(1, 6)))
-    whole = ntkft.empirical_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="1GB")
-    cut = ntkft.empirical_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="70kB")
+    whole = jacobian_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="1GB")
+    cut = jacobian_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="70kB")
     assert whole.plan.passes == 1
     assert cut.plan.passes >= 3
     assert kernel_error(cut.total, whole.total) <= KERNEL_F64
@@ -36,7 +41,7 @@ def test_a_small_budget_cuts_slices_and_changes_nothing(outputs, rectangular):
 
 def test_groups_are_the_kernels_of_their_parameters_and_sum_to_the_total():
     case = CASES["fused_decoder"]()
-    kernel = ntkft.empirical_ntk(case.apply_fn, _float32(case), case.inputs, outputs="full", groups=GROUPS)
+    kernel = jacobian_ntk(case.apply_fn, _float32(case), case.inputs, outputs="full", groups=GROUPS)
     assert kernel_error(sum(kernel.groups.values()), kernel.total) <= INVARIANCE_F32
     params = jax.tree.map(jax.numpy.asarray, case.params)
 
@@ -53,7 +58,7 @@ def test_groups_are_the_kernels_of_their_parameters_and_sum_to_the_total():
 
 def test_a_square_kernel_is_exactly_symmetric_and_positive_semidefinite():
     case = CASES["bert"]()
-    kernel = ntkft.empirical_ntk(case.apply_fn, _float32(case), case.inputs, outputs="full").total
+    kernel = jacobian_ntk(case.apply_fn, _float32(case), case.inputs, outputs="full").total
     flat = kernel.reshape(14, 14)
     assert np.array_equal(flat, flat.T)
     eigenvalues = np.linalg.eigvalsh(flat.astype(np.float64))
@@ -62,24 +67,24 @@ def test_a_square_kernel_is_exactly_symmetric_and_positive_semidefinite():
 
 def test_trace_is_the_sum_over_equal_outputs_of_full():
     case = CASES["gpt2"]()
-    full = ntkft.empirical_ntk(case.apply_fn, case.params, case.inputs, outputs="full").total
-    trace = ntkft.empirical_ntk(case.apply_fn, case.params, case.inputs, outputs="trace").total
+    full = jacobian_ntk(case.apply_fn, case.params, case.inputs, outputs="full").total
+    trace = jacobian_ntk(case.apply_fn, case.params, case.inputs, outputs="trace").total
     assert kernel_error(trace, np.einsum("iaja->ij", full)) <= KERNEL_F64
 
 
 def test_permuting_examples_permutes_the_kernel():
     case = CASES["bert"]()
     params, order = _float32(case), np.array([3, 0, 6, 1, 5, 2, 4])
-    straight = ntkft.empirical_ntk(case.apply_fn, params, case.inputs, outputs="trace").total
-    permuted = ntkft.empirical_ntk(case.apply_fn, params, take_examples(case.inputs, order), outputs="trace").total
+    straight = jacobian_ntk(case.apply_fn, params, case.inputs, outputs="trace").total
+    permuted = jacobian_ntk(case.apply_fn, params, take_examples(case.inputs, order), outputs="trace").total
     assert kernel_error(permuted, straight[np.ix_(order, order)]) <= INVARIANCE_F32
 
 
 def test_the_square_kernel_is_the_rectangular_one_of_a_set_with_itself():
     case = CASES["gpt2"]()
     params = _float32(case)
-    square = ntkft.empirical_ntk(case.apply_fn, params, case.inputs, outputs="full").total
-    rectangle = ntkft.empirical_ntk(case.apply_fn, params, case.inputs, case.inputs, outputs="full").total
+    square = jacobian_ntk(case.apply_fn, params, case.inputs, outputs="full").total
+    rectangle = jacobian_ntk(case.apply_fn, params, case.inputs, case.inputs, outputs="full").total
     assert kernel_error(rectangle, square) <= INVARIANCE_F32
 
 
@@ -88,8 +93,8 @@ def test_padding_changes_nothing():
     params = _float32(case)
     short = {"input_ids": case.inputs["input_ids"][:, :4], "attention_mask": case.inputs["attention_mask"][:, :4]}
     longer = jax.tree.map(lambda leaf: np.pad(leaf, ((0, 0), (0, T - 4))), short)
-    plain = ntkft.empirical_ntk(case.apply_fn, params, short, outputs="trace").total
-    padded = ntkft.empirical_ntk(case.apply_fn, params, longer, outputs="trace").total
+    plain = jacobian_ntk(case.apply_fn, params, short, outputs="trace").total
+    padded = jacobian_ntk(case.apply_fn, params, longer, outputs="trace").total
     assert kernel_error(padded, plain) <= INVARIANCE_F32
 
 
@@ -101,7 +106,7 @@ def test_rows_of_a_tall_table_that_no_example_touches_are_left_out():
     def apply_fn(params, ids):
         return jax.numpy.tanh(params["table"][ids]).mean(axis=1) @ params["out"]
 
-    kernel = ntkft.empirical_ntk(apply_fn, params, ids, outputs="full", memory="400kB")
+    kernel = jacobian_ntk(apply_fn, params, ids, outputs="full", memory="400kB")
     assert kernel.plan.zeros == 4 * (TALL + 5 - len(np.unique(ids)))
     # Reverse mode: forward mode would need a pass for each of the 16,412 parameters.
     jacobian = jax.jacrev(apply_fn)(params, ids)
@@ -123,7 +128,7 @@ def test_slices_cover_every_parameter_once():
 def test_progress_goes_slice_by_slice_to_pairs_of_examples_times_parameters():
     case = CASES["mlp"]()
     seen = []
-    kernel = ntkft.empirical_ntk(
+    kernel = jacobian_ntk(
         case.apply_fn, case.params, case.inputs, outputs="full", memory="12kB",
         progress=lambda *pair: seen.append(pair),
     )  # fmt: skip
@@ -152,4 +157,4 @@ def test_memory_budgets_are_read_in_bytes():
 def test_a_budget_too_small_says_what_would_do(memory, message):
     case = CASES["fused_decoder"]()
     with pytest.raises(InputError, match=message):
-        ntkft.empirical_ntk(case.apply_fn, case.params, case.inputs, outputs="trace", memory=memory)
+        jacobian_ntk(case.apply_fn, case.params, case.inputs, outputs="trace", memory=memory)

@@ -7,4 +7,5 @@ forms                    the exact ways from (a, b) to a kernel, and their cost
 blas, xla                the same forms in NumPy and in XLA
 host, devices            where steps run and blocks are contracted
 planning, method         what is decided beforehand; the method itself
+probes                   random features of gradients, for projections
 """

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkft._tree import count_examples, leaf_paths
-from ntkft._types import ApplyFn, Outputs, PyTree
+from ntkft._types import ApplyFn, Array, Outputs, PyTree
 from ntkft.kernels.factors.capture import Block, Program, capture
 from ntkft.kernels.factors.segments import trace_flow
 from ntkft.kernels.factors.sweep import Factors, operand_index, reverse
@@ -51,8 +51,8 @@ class Signs(NamedTuple):
     mix: `[k, r]`, for traces: Σ_a mix_a f_a probes the gradients of all outputs stacked
     """
 
-    blocks: tuple[tuple[jax.Array, jax.Array], ...]
-    mix: jax.Array
+    blocks: tuple[tuple[Array, Array], ...]
+    mix: Array
 
 
 class Prober:
@@ -83,8 +83,7 @@ class Prober:
         Cost: a forward and a backward pass without weight gradients, and t·(rows + k·width)·r multiply-adds for each
         block and example. Raises `InputError` when one example does not fit in `memory` bytes.
         """
-        key = jax.random.fold_in(jax.random.key(self._seed), stream)
-        signs = [self._draw(key, slot, count) for slot, count in zip(self.slots, counts, strict=True)]
+        signs = [self._draw(stream, slot, count) for slot, count in zip(self.slots, counts, strict=True)]
         leaves, n = jax.tree.leaves(examples), count_examples(examples)
         micro_batches = partial(batches, [np.asarray(leaves[i]) for i in self._inputs])
 
@@ -103,18 +102,16 @@ class Prober:
         ]
         return [np.concatenate(column)[:n] for column in zip(*found, strict=True)]
 
-    def _draw(self, key: jax.Array, slot: Slot, count: int) -> Signs:
-        def draw(key, *shape):
-            return jax.random.rademacher(key, (*shape, count), jnp.int8)
+    def _draw(self, stream: int, slot: Slot, count: int) -> Signs:
+        # By NumPy: JAX would compile a program for each of the many shapes.
+        generator = np.random.default_rng([self._seed, stream, slot.blocks[0]])
 
-        # No key is derived in two ways: a split and a fold of the same key may coincide.
-        keys = {index: jax.random.split(jax.random.fold_in(key, index), 3) for index in slot.blocks}
-        sizes = {index: _matrix(self._program, self._program.blocks[index]) for index in slot.blocks}
-        blocks = tuple(
-            (draw(keys[index][0], batch, rows), draw(keys[index][1], batch, width))
-            for index, (batch, rows, width) in sizes.items()
-        )
-        return Signs(blocks, draw(keys[slot.blocks[0]][2], self._k))
+        def draw(*shape):
+            return 2 * generator.integers(0, 2, (*shape, count), np.int8) - 1
+
+        sizes = [_matrix(self._program, self._program.blocks[index]) for index in slot.blocks]
+        blocks = tuple((draw(batch, rows), draw(batch, width)) for batch, rows, width in sizes)
+        return Signs(blocks, draw(self._k))
 
     def _of_example(self, weights, signs, example, outputs) -> list[jax.Array]:
         """Probes `[k, r]` of each slot."""
@@ -135,7 +132,7 @@ class Prober:
         return (signs.mix * total).sum(axis=0, keepdims=True) if outputs == "trace" else total
 
 
-def _probe(kind: str, operand: Any, cotangent: jax.Array, u: jax.Array, v: jax.Array, dtype: Any) -> jax.Array:
+def _probe(kind: str, operand: Any, cotangent: jax.Array, u: Any, v: Any, dtype: np.dtype) -> jax.Array:
     """One site's Σ_t (u·a_t)(v·b_t) `[k, r]`."""
     b, v = cotangent.astype(dtype), v.astype(dtype)
     if kind in ("affine", "explicit"):
