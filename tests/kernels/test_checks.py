@@ -66,7 +66,7 @@ def test_non_finite_parameters_and_outputs_are_named():
     [
         ({"outputs": "diagonal"}, "wanted 'full', 'trace' or 'scalar'"),
         ({"outputs": "scalar"}, "wants a model with one output, this one has 2"),
-        ({"method": "ghost"}, "got method='ghost'; wanted one of auto, jacobian"),
+        ({"method": "ghost"}, "got method='ghost'; wanted one of auto, factors"),
         ({"params": {"w": W["w"], "step": np.array(3)}}, "leaf 'step' is int64; wanted floating"),
         ({"apply_fn": lambda p, x: (x @ p["w"]).sum(axis=1)}, r"returned float64\[6\] for 6 examples"),
         ({"x": {"a": X, "b": X[:4]}, "apply_fn": lambda p, x: x["a"] @ p["w"]}, "leading axes differ"),

@@ -20,8 +20,8 @@ def _single(name):
     return case, params, contract(jacobian, jacobian, "trace")
 
 
-@pytest.mark.parametrize("width", [32, 64])
-def test_factors_kept_in_bfloat16_round_and_no_more(width):
+def test_factors_kept_in_bfloat16_round_and_no_more():
+    width = 64
     # Roundings average out over width and tokens: a model of eight dimensions would show 1e-3.
     generator = np.random.default_rng(0)
     params = {
