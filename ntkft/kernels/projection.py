@@ -12,7 +12,7 @@ about tr K/(√r ‖K‖_F), and most of it lies along the leading eigenvectors,
 the first term is the Nyström kernel of exact entries, the second is probed; as probes are linear in g, those of g − Πg
 are combinations of those of g and of the landmarks. Kernels of pretrained networks are dominated by a few directions,
 so the error becomes several times smaller, and a sum of many small parts, which chance can hardly move: MiniLM, 128
-examples of 32 tokens, 4,096 probes: 0.8 %, as stated, against 4.2 % without landmarks, from which single draws differ
+examples of 32 tokens, 4,096 probes: 0.8 %, as stated, against a stated 4.2 % without landmarks, from which draws differ
 by up to a factor of two.
 
 Probes are divided among blocks of weights by variance: for Σ_b v_b/r_b at a given Σ_b r_b the best is r_b ∝ √v_b, which
