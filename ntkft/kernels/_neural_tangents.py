@@ -30,7 +30,7 @@ import jax.extend.core
 import jax.interpreters.ad
 import scipy.linalg
 
-_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_lin"}
+from ntkft.kernels.factors.inline import CALLS
 
 
 @functools.cache
@@ -174,7 +174,7 @@ def _evaluate_linear(closed: Any, *arguments: Any) -> list[Any]:
     for equation in closed.jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
         name = equation.primitive.name
-        if name in _CALLS:
+        if name in CALLS:
             inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
             if not isinstance(inner, jax.extend.core.ClosedJaxpr):
                 inner = jax.extend.core.ClosedJaxpr(inner, ())
