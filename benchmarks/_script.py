@@ -20,16 +20,6 @@ from ntkft.report.side_by_side import disagreement, measure_machine
 RESULTS = Path(__file__).parent / "results"
 AGREEMENT = 5e-6
 """Largest |ΔK| / √(K_ii K_jj) between float32 kernels, and from float64."""
-TINY = {
-    "model_type": "bert",
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 16,
-}
-"""The model of `--smoke`, with random weights."""
 
 
 class Bench:

@@ -21,9 +21,9 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks._script import AGREEMENT, TINY, Bench, at_most, grid, run_script
+from benchmarks._script import AGREEMENT, Bench, at_most, grid, run_script
 from ntkft.report.side_by_side import describe, measure_method, reference
-from ntkft.report.workload import RANDOM, Workload, floor_flops
+from ntkft.report.workload import RANDOM, TINY, Workload, floor_flops
 
 ENCODER, ALL = r"^layers/", "."
 

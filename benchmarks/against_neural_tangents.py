@@ -22,9 +22,9 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks._peer import best_peer, kernel_name, measure_neural_tangents
-from benchmarks._script import AGREEMENT, TINY, Bench, at_least, at_most, grid, run_script
+from benchmarks._script import AGREEMENT, Bench, at_least, at_most, grid, run_script
 from ntkft.report.side_by_side import measure_method
-from ntkft.report.workload import RANDOM, Workload
+from ntkft.report.workload import RANDOM, TINY, Workload
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks._script import AGREEMENT, TINY, Bench, at_least, at_most, grid, run_script
+from benchmarks._script import AGREEMENT, Bench, at_least, at_most, grid, run_script
 from ntkft._tree import leaf_paths
 from ntkft.report.cost import measured
 from ntkft.report.side_by_side import measure_method
-from ntkft.report.workload import RANDOM, Workload
+from ntkft.report.workload import RANDOM, TINY, Workload
 
 _ENOUGH = int(1e12)  # bytes: recipes know no budget
 _TORCH_AGREEMENT = 2e-5  # torch's own float32 rounding: ours stays within AGREEMENT of float64 (against_floor)

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks._script import TINY, Bench, at_most, grid, run_script
+from benchmarks._script import Bench, at_most, grid, run_script
 from ntkft.kernels.factors import blas
 from ntkft.kernels.factors.capture import capture
 from ntkft.kernels.factors.forms import Extent, Form, form_flops, possible_forms
 from ntkft.kernels.factors.host import Host
 from ntkft.kernels.factors.planning import block_tokens
-from ntkft.report.workload import RANDOM, Workload
+from ntkft.report.workload import RANDOM, TINY, Workload
 
 _ENOUGH = 0.5
 """Seconds to spend on a form, so that the fastest of many repetitions stands for a short one."""

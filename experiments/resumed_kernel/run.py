@@ -25,19 +25,11 @@ from ntkft._tree import take_examples
 from ntkft._types import ApplyFn, PyTree
 from ntkft.kernels import empirical_ntk, read_kernel
 from ntkft.models import load, random_model, read_config, readouts
+from ntkft.report.workload import TINY
 
 FOLDER = Path(__file__).parent
 REAL = {"model": "minilm", "examples": 4096, "tokens": 32, "tile": 1024, "memory": 6e9}
 SMOKE = {"model": "tiny", "examples": 48, "tokens": 8, "tile": 12, "memory": 1e9}
-TINY = {
-    "model_type": "bert",
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 16,
-}
 KILLS_AFTER = (0.12, 0.55)  # of the work, each in the middle of a tile
 
 

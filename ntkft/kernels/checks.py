@@ -11,6 +11,7 @@ import numpy as np
 from ntkft._errors import InputError
 from ntkft._tree import check_finite, count_examples, leaf_paths, take_examples
 from ntkft._types import ApplyFn, Outputs, PyTree
+from ntkft.kernels.memory import return_freed_memory
 
 _ROUNDING = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.05}
 _PROBE = 4
@@ -46,14 +47,14 @@ def check_form(apply_fn: ApplyFn, params: PyTree, inputs: PyTree, outputs: Outpu
 
 
 def check_apply_fn(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> None:
-    """Refuse non-finite parameters or outputs, randomness, and rows that depend on one another.
+    """Refuse non-finite parameters, randomness, and rows that depend on one another.
 
-    Cost: one forward pass over all examples, in batches of 16. Raises `InputError` naming the leaf or the example.
+    Cost: three forward passes over up to four examples. Raises `InputError` naming the leaf or what moved.
     """
     check_finite("parameters", params)
-    forward = jax.jit(apply_fn)
-    n = count_examples(inputs)
-    probe = np.arange(min(_PROBE, n))
+    probe = np.arange(min(_PROBE, count_examples(inputs)))
+    # Compiled for this call alone: a cached program would stay in memory beside the kernel's.
+    forward = jax.jit(apply_fn).lower(params, take_examples(inputs, probe)).compile()
     first = np.asarray(forward(params, take_examples(inputs, probe)), np.float64)
     again = np.asarray(forward(params, take_examples(inputs, probe)), np.float64)
     if not np.array_equal(first, again, equal_nan=True):
@@ -62,12 +63,45 @@ def check_apply_fn(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> None:
             "in evaluation mode or fix its key"
         )
     _check_rows_independent(forward, params, inputs, probe, first)
+    del forward
+    return_freed_memory()
+
+
+def check_outputs(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> None:
+    """Refuse examples with non-finite outputs, for methods that form no kernel in which they would show.
+
+    Cost: one forward pass over all examples, in batches of 16. Raises `InputError` naming the example.
+    """
+    forward, n = jax.jit(apply_fn), count_examples(inputs)
     for start in range(0, n, _BATCH):
         rows = np.arange(start, start + _BATCH) % n  # one shape, so one compilation
         values = np.asarray(forward(params, take_examples(inputs, rows)), np.float64)
         bad = sorted({int(row) for row in rows[~np.isfinite(values).all(axis=1)]})
         if bad:
             raise InputError(f"apply_fn: NaN or infinite outputs for example {bad[0]} ({len(bad)} in its batch)")
+
+
+def check_tile(tile: np.ndarray, first_row: int, first_column: int | None) -> None:
+    """Refuse a tile of a kernel that is not finite, naming the examples whose whole row or column is not.
+
+    tile:         `[a, b]` or `[a, k, b, k]`; of examples from `first_row` and `first_column` on (None: the same ones)
+    Raises `InputError`.
+    """
+    finite = np.isfinite(tile)
+    if finite.all():
+        return
+    pairs = finite.all(axis=(1, 3)) if tile.ndim == 4 else finite
+    rows = first_row + np.flatnonzero(~pairs.any(axis=1))
+    columns = [] if first_column is None else first_column + np.flatnonzero(~pairs.any(axis=0))
+    named = [f"example {i} of x1" for i in rows] + [f"example {j} of the columns" for j in columns]
+    if not named:
+        i, j = np.argwhere(~pairs)[0]
+        named = [f"the pair of examples {first_row + i} and {(first_column or first_row) + j}"]
+    raise InputError(
+        f"empirical_ntk: NaN or infinite kernel values for {named[0]} ({len(named)} like it in this tile of "
+        f"{len(pairs)} × {pairs.shape[1]}): its outputs or derivatives are; look at it, leave it out, or pass "
+        "check=False to have it in the kernel"
+    )
 
 
 def _check_rows_independent(forward, params, inputs, probe, expected):

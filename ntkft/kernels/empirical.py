@@ -77,7 +77,8 @@ def empirical_ntk(
               each weight. `params` stay where they are placed (replicated, or sharded over the same devices). Axes do
               not matter. Devices of this process only: processes share tiles through a store. None is the CPU's
               cores, or the first accelerator
-    check:    refuse randomness, dependent rows and non-finite values first (one forward pass over x1)
+    check:    refuse non-finite parameters, randomness and dependent rows first (three forward passes over four
+              examples), and each tile in which an example's values are not finite
     store:    a folder (`K.zarr`) that receives each tile when it is finished, with the provenance of all. The same
               call goes on from what is there, after a kill at any moment, to the same bytes; computes anew a tile
               whose checksum fails; reads a finished kernel back; and refuses a different run's folder. Processes of
@@ -154,6 +155,7 @@ def empirical_ntk(
         x2,
         tile=side,
         parameters=sum(leaf.size for leaf in leaf_paths(params).values()),
+        check=check,
         store=archive,
         processes=processes,
         progress=progress,

@@ -1,5 +1,6 @@
 """Memory budgets: what the user asked for, or a stated share of what is free."""
 
+import ctypes
 import os
 import re
 
@@ -36,6 +37,16 @@ def budget_bytes(memory: int | float | str | None) -> int:
     if memory <= 0:
         raise InputError(f"memory: got {memory}; wanted a positive number of bytes")
     return int(memory)
+
+
+def return_freed_memory() -> None:
+    """Give freed host memory back to the system, where the C library (glibc) would keep it; elsewhere nothing.
+
+    A compiler leaves some 100 MB behind, which arrays would not all fit into.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _free_bytes() -> int:

@@ -20,7 +20,7 @@ from scipy.sparse.linalg import LinearOperator
 from ntkft._errors import InputError, refuse
 from ntkft._tree import count_examples, leaf_paths
 from ntkft._types import ApplyFn, Array, Outputs, PyTree
-from ntkft.kernels.checks import check_apply_fn, check_form
+from ntkft.kernels.checks import check_apply_fn, check_form, check_outputs
 from ntkft.kernels.memory import budget_bytes
 
 # Examples differentiated together: enough rows in each weight gradient's GEMM to hide adding it to the sum.
@@ -75,6 +75,7 @@ class KernelOperator:
         self._budget = budget_bytes(memory)
         if check:
             check_apply_fn(apply_fn, params, x1)
+            check_outputs(apply_fn, params, x1)
         self._apply = _over_leaves(apply_fn, jax.tree.structure(params), list(leaves))
         self._examples, self._rectangular = (x1, x1 if x2 is None else x2), x2 is not None
         self.n, self.m = map(count_examples, self._examples)

@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from ntkft._errors import InputError
 from ntkft._tree import assign_groups, count_examples, take_examples
 from ntkft._types import ApplyFn, Outputs, PyTree
-from ntkft.kernels.checks import check_apply_fn, check_form
+from ntkft.kernels.checks import check_apply_fn, check_form, check_outputs
 from ntkft.kernels.empirical import empirical_ntk
 from ntkft.kernels.factors.probes import Prober
 from ntkft.kernels.memory import budget_bytes
@@ -282,6 +282,7 @@ def _prepare(apply_fn, params, x1, x2, outputs, seed, landmarks, groups, memory,
         )
     if check:
         check_apply_fn(apply_fn, params, x1)
+        check_outputs(apply_fn, params, x1)
     order = np.random.default_rng(seed).permutation(n)[: landmarks + _PILOT]
     prober = Prober(apply_fn, params, x1, group_of=group_of, k=k, seed=seed)
     m = 0 if x2 is None else count_examples(x2)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ntkft._errors import InputError
 from ntkft._tree import assign_groups
 from ntkft._types import ApplyFn, Outputs, PyTree
-from ntkft.kernels.checks import check_apply_fn, check_form
+from ntkft.kernels.checks import check_apply_fn, check_form, check_outputs
 from ntkft.kernels.jacobian import Side, jacobian_kernel, unchanged
 from ntkft.kernels.kernel import Kernel
 from ntkft.kernels.memory import budget_bytes
@@ -66,6 +66,7 @@ def signgd_ntk(
     group_of, budget = assign_groups(params, groups), budget_bytes(memory)
     if check:
         check_apply_fn(apply_fn, params, x1)
+        check_outputs(apply_fn, params, x1)
     kernel = jacobian_kernel(
         apply_fn,
         params,

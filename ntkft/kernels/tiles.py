@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from ntkft._errors import InputError
 from ntkft._tree import count_examples, take_examples
 from ntkft._types import PyTree
+from ntkft.kernels.checks import check_tile
 from ntkft.kernels.kernel import Kernel
 from ntkft.kernels.store import TILE, KernelStore, arrays_of, place
 
@@ -85,6 +86,7 @@ def tiled_kernel(
     *,
     tile: int,
     parameters: int,
+    check: bool,
     store: KernelStore | None,
     processes: Processes,
     progress: Progress | None,
@@ -92,12 +94,14 @@ def tiled_kernel(
     """The kernel of x1 with x2 (None: with itself) by `block_method`, tile by tile.
 
     tile:      examples a side; the store's own where there is a store
+    check:     refuse a tile that is not finite
     store:     receives each tile when it is finished; those that it holds already are not computed again
     processes: each computes every count-th tile, then waits until all are there and reads the whole
     progress:  in pairs of examples × `parameters`, over this process's tiles; a tile's part follows what its block
                method reports of itself
 
-    Raises `InputError` when there are several processes and no store through which they could share tiles.
+    Raises `InputError` when there are several processes and no store through which they could share tiles, and for
+    a tile that is not finite: the finished ones stay in the store.
     """
     if processes.count > 1 and store is None:
         raise InputError(
@@ -120,6 +124,8 @@ def tiled_kernel(
         same = x2 is None and i == j
         columns = None if same else take_examples(x1 if x2 is None else x2, slice(j * tile, (j + 1) * tile))
         block = block_method(rows, columns, progress=_part_of(report, done, work[i, j], total))
+        if check:
+            check_tile(block.total, i * tile, None if same else j * tile)
         block = replace(block, plan=replace(block.plan, tiles=len(grid)))
         if store is not None:
             store.write((i, j), block)

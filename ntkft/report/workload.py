@@ -22,6 +22,16 @@ from ntkft.kernels.factors.capture import capture
 from ntkft.models import Model, load, parse_readout, random_model, read_config
 
 RANDOM = "random"
+TINY: dict[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 16,
+}
+"""The config of a model that takes seconds, for trying a benchmark or an experiment out."""
 
 
 @dataclass(frozen=True)

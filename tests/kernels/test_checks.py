@@ -9,6 +9,7 @@ import pytest
 
 import ntkft
 from ntkft import InputError
+from ntkft.kernels.checks import check_tile
 
 X = np.random.default_rng(0).normal(size=(6, 3))
 W = {"w": np.random.default_rng(1).normal(size=(3, 2))}
@@ -18,9 +19,9 @@ def _linear(params, x):
     return x @ params["w"]
 
 
-def _kernel(apply_fn=_linear, params=W, x=X, **options):
+def _kernel(apply_fn=_linear, params=W, x=X, x2=None, **options):
     chosen: dict[str, Any] = {"outputs": "trace"} | options
-    return ntkft.empirical_ntk(apply_fn, params, x, **chosen)
+    return ntkft.empirical_ntk(apply_fn, params, x, x2, **chosen)
 
 
 def test_a_model_that_draws_random_numbers_is_refused():
@@ -55,10 +56,29 @@ def test_a_model_with_independent_rows_is_accepted(n):
 def test_non_finite_parameters_and_outputs_are_named():
     with pytest.raises(InputError, match="leaf 'w' holds 1 NaN"):
         _kernel(params={"w": np.where(np.arange(6).reshape(3, 2) == 4, np.nan, 1.0)})
+    with pytest.raises(InputError, match=r"example 4 of x1 \(1 like it in this tile of 6 × 6\)"):
+        _kernel(x=_spoilt(4))
+
+
+def _spoilt(row: int) -> np.ndarray:
+    """X with an example whose gradient is not finite."""
     bad = X.copy()
-    bad[4] = np.inf
-    with pytest.raises(InputError, match="outputs for example 4"):
-        _kernel(x=bad)
+    bad[row] = np.inf
+    return bad
+
+
+def test_a_tile_that_is_not_finite_is_refused_with_its_examples():
+    for tile, met in ((2, "2 × 2"), (4, "2 × 4")):  # the first tile that example 4 is in
+        with pytest.raises(InputError, match=rf"example 4 of x1 \(1 like it in this tile of {met}\)"):
+            _kernel(x=_spoilt(4), tile=tile)
+    with pytest.raises(InputError, match="example 1 of the columns"):
+        _kernel(x2=_spoilt(1))
+    assert np.isnan(_kernel(x=_spoilt(4), check=False).total[4]).all()
+
+
+def test_examples_that_are_only_bad_together_are_named_as_a_pair():
+    with pytest.raises(InputError, match="the pair of examples 3 and 5"):
+        check_tile(np.array([[1.0, np.inf], [0.0, 1.0]]), 3, 4)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,15 @@ def jacobians(n, seed=0):
 
 def tiled(x1, x2=None, *, tile, store=None, processes=None, progress=None, method=gram):
     return tiled_kernel(
-        method, x1, x2, tile=tile, parameters=5, store=store, processes=processes or Processes(), progress=progress
+        method,
+        x1,
+        x2,
+        tile=tile,
+        parameters=5,
+        check=True,
+        store=store,
+        processes=processes or Processes(),
+        progress=progress,
     )
 
 

@@ -6,6 +6,7 @@ Slices are dealt to workers in turn and their sums added in order, so a kernel i
 """
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ntkft.kernels.factors.forms import Extent, Form
 
-COLUMNS = 24_576
+COLUMNS = 36_864
 """Columns of a slice: below, a product's overhead shows; above, the slice leaves the cache."""
 PAIR_ROWS = 1024
 """Side of a tile of token pairs: two such products stay in the cache while they are multiplied and summed."""
@@ -38,12 +39,29 @@ def available_workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
+class Scratch:
+    """One worker's memory, the same at each use: fresh pages cost more than the work that fills them."""
+
+    def __init__(self):
+        self._held: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Uninitialised values, until the same name is taken again."""
+        held, size = self._held, math.prod(shape)
+        if name not in held or held[name].size < size or held[name].dtype != dtype:
+            held.pop(name, None)  # two at once would not fit where one just does
+            held[name] = np.empty(size, dtype)
+        return held[name][:size].reshape(shape)
+
+
 class Workers(AbstractContextManager):
-    """Threads that share out work; what they share out runs with one BLAS thread each."""
+    """Threads that share out work."""
 
     def __init__(self, count: int):
         self.count = count
         self._pool = ThreadPoolExecutor(count)
+        self._scratch = [Scratch() for _ in range(count)]
+        self._blas = ThreadpoolController()
 
     def __exit__(self, *exception):
         self._pool.shutdown()
@@ -52,17 +70,28 @@ class Workers(AbstractContextManager):
         """`[function(item) for item in items]`, at once."""
         return list(self._pool.map(function, items))
 
-    def share(self, work: Callable[[np.ndarray, Sequence], None], items: Sequence, kernel: np.ndarray) -> None:
-        """Add to `kernel` what `work(accumulator, its items)` accumulates in each worker."""
+    def one_blas_thread_each(self) -> AbstractContextManager:
+        """Products by these threads alone; BLAS's own would go on spinning on the cores that the workers need next."""
+        return self._blas.limit(limits=1, user_api="blas")
+
+    def share(self, work: Callable[[np.ndarray, Sequence, Scratch], None], items: Sequence, kernel: np.ndarray) -> None:
+        """Add to `kernel` what `work(accumulator, its items, its memory)` accumulates in each worker."""
 
         def run(worker):
-            accumulator = np.zeros_like(kernel)
-            work(accumulator, items[worker :: self.count])
+            scratch = self._scratch[worker]
+            accumulator = scratch.take("sum", kernel.shape, kernel.dtype)
+            accumulator[...] = 0
+            with _no_warnings():
+                work(accumulator, items[worker :: self.count], scratch)
             return accumulator
 
-        with threadpool_limits(1, user_api="blas"):
-            for accumulator in self.map(run, range(min(self.count, len(items)))):
-                kernel += accumulator
+        for accumulator in self.map(run, range(min(self.count, len(items)))):
+            kernel += accumulator
+
+
+def _no_warnings() -> AbstractContextManager:
+    """For one thread: a kernel that is not finite is refused as a whole, by its examples (`checks.check_tile`)."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def contract(
@@ -76,14 +105,15 @@ def contract(
     columns: int = COLUMNS,
 ) -> None:
     """Add a block's kernel to `kernel`, `extent.shape`; `sizes` are the block's batch, rows and width."""
-    if form == "reduced":
-        _reduced(parts, extent, kernel)
-    elif form == "rows":
-        _rows(parts, sizes[1], extent, kernel, workers)
-    elif form == "pairs":
-        _pairs(parts[0], extent, kernel, workers)
-    else:
-        _materialise(parts, sizes, extent, kernel, workers, columns)
+    with workers.one_blas_thread_each(), _no_warnings():
+        if form == "reduced":
+            _reduced(parts, extent, kernel)
+        elif form == "rows":
+            _rows(parts, sizes[1], extent, kernel, workers)
+        elif form == "pairs":
+            _pairs(parts[0], extent, kernel, workers)
+        else:
+            _materialise(parts, sizes, extent, kernel, workers, columns)
 
 
 def _materialise(parts, sizes, extent, kernel, workers, columns):
@@ -92,17 +122,16 @@ def _materialise(parts, sizes, extent, kernel, workers, columns):
     if flip:
         rows, width = width, rows
     step = max(1, min(rows, columns // (width * (1 if extent.outputs == "full" else extent.k))))
+    each = -(-rows // step)
+    each = -(-each // workers.count) * workers.count  # as much for every worker
+    step = -(-rows // each)
     slices = [(b, start, min(start + step, rows)) for b in range(batch) for start in range(0, rows, step)]
     padded = sum(len(c) for c in parts[0].cotangents)
 
-    def work(accumulator, items):
-        buffer = np.empty((padded, extent.k, step, width), accumulator.dtype)
-        product = np.empty_like(accumulator)
+    def work(accumulator, items, scratch):
+        product = scratch.take("product", accumulator.shape, accumulator.dtype)
         for index, start, stop in items:
-            # A view with the buffer's own strides would not be one matrix: a short slice is its own array.
-            gradients = (
-                buffer if stop - start == step else np.empty((padded, extent.k, stop - start, width), buffer.dtype)
-            )
+            gradients = scratch.take("slice", (padded, extent.k, stop - start, width), accumulator.dtype)
             done = False
             for part in parts:
                 _form(gradients, part, part.swapped != flip, index, start, stop, done)
@@ -181,7 +210,7 @@ def _rows(parts, rows, extent, kernel, workers):
     bounds = np.flatnonzero(np.diff(distinct // extent.count, prepend=-1, append=-1))
     groups = list(itertools.pairwise(bounds))
 
-    def work(accumulator, items):
+    def work(accumulator, items, _):
         whole = accumulator.reshape(extent.n, extent.rows_each, -1, extent.rows_each)
         for start, stop in items:
             owners, found = example[start:stop], sums[start:stop]
@@ -209,7 +238,7 @@ def _pairs(part, extent, kernel, workers):
     outputs = [(p, q) for p in range(extent.k) for q in range(extent.k) if extent.outputs == "full" or p == q]
     full = extent.outputs == "full"
 
-    def work(accumulator, items):
+    def work(accumulator, items, _):
         whole = accumulator.reshape(extent.n, extent.rows_each, -1, extent.rows_each)
         for i, j in items:
             left, right = slice(i, min(i + side, extent.n)), slice(j, min(j + side, end))

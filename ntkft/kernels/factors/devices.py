@@ -17,7 +17,7 @@ from ntkft._errors import InputError
 from ntkft._types import PyTree
 from ntkft.kernels.factors import xla
 from ntkft.kernels.factors.forms import Extent, Form, form_flops
-from ntkft.kernels.factors.planning import Work
+from ntkft.kernels.factors.planning import SLICES, Work
 from ntkft.kernels.kernel import Precision
 
 
@@ -52,8 +52,11 @@ class Devices:
         """The form with the fewest operations: on accelerators, both run at the speed of their products."""
         return min(possible, key=lambda form: form_flops(form, sizes, extent, tokens))
 
-    def jit(self, step: Callable) -> Callable:
-        """The step compiled, on the chunk of all examples `[batches, micro, ...]`, its micro-batches shared out."""
+    def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable:
+        """The step on the chunk of all examples `[batches, micro, ...]`, its micro-batches shared out.
+
+        Compiled when it is called: once for each way in which weights are sharded.
+        """
         return jax.jit(step, out_shardings=self._split)
 
     def place(self, weights: Sequence[Any]) -> list[jax.Array]:
@@ -91,7 +94,7 @@ class Devices:
     ) -> jax.Array:
         """The kernel with a block's added, when that is done: the next segment's factors take this one's place."""
         column = extent.count * extent.k * kernel.dtype.itemsize
-        columns = max(1, min(xla.COLUMNS, self._memory // 8 // column))
+        columns = max(1, min(xla.COLUMNS, self._memory // SLICES // column))
         with jax.default_matmul_precision(self._products):
             return jax.block_until_ready(xla.contract(form, parts, sizes, extent, kernel, self._mesh, columns=columns))
 

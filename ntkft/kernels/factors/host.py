@@ -10,17 +10,19 @@ import numpy as np
 from ntkft._types import PyTree
 from ntkft.kernels.factors import blas, calibration
 from ntkft.kernels.factors.forms import Extent, Form
-from ntkft.kernels.factors.planning import Work
+from ntkft.kernels.factors.planning import SLICES, Work
+from ntkft.kernels.memory import return_freed_memory
 
 
 class Host:
     """Where steps run and blocks are contracted: threads that share the memory of one CPU."""
 
-    tokens = 512
+    tokens = 256
     """Differentiated at once by each thread: enough for the products, little enough to stay in the cache."""
     devices = 1
 
-    def __init__(self):
+    def __init__(self, memory: int):
+        self._memory = memory
         self.threads = blas.available_workers()
         self._workers = blas.Workers(self.threads)
 
@@ -30,9 +32,11 @@ class Host:
         """As measured on this machine."""
         return calibration.faster_form(possible, sizes, tokens, extent, dtype, self.threads)
 
-    def jit(self, step: Callable) -> Callable:
-        """The step compiled, on a chunk of examples `[batches, micro, ...]`."""
-        return jax.jit(step)
+    def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable:
+        """The step compiled for arguments like these, on a chunk of examples `[batches, micro, ...]`."""
+        compiled = jax.jit(step).lower(*arguments).compile()
+        return_freed_memory()
+        return compiled
 
     def place(self, weights: Sequence[Any]) -> list[Any]:
         """Weights where the steps take them."""
@@ -47,13 +51,12 @@ class Host:
         return [list(chunk) for chunk in zip(*arrays, strict=True)]
 
     def each(self, step: Callable, weights: Sequence[Any], *columns: Sequence[Any]) -> list[Any]:
-        """The step on each chunk; compiled by the first, then several chunks at a time."""
+        """The step on each chunk, several at a time."""
 
         def one(row):
             return jax.block_until_ready(step(weights, *row))
 
-        rows = list(zip(*columns, strict=True))
-        return [one(rows[0]), *self._workers.map(one, rows[1:])]
+        return self._workers.map(one, list(zip(*columns, strict=True)))
 
     def part(self, swapped: bool, kind: str, operands: Sequence[Any], cotangents: Sequence[Any]) -> blas.Part:
         """One site's factors, chunk by chunk, without copies where memory is shared."""
@@ -68,7 +71,9 @@ class Host:
         self, form: Form, parts: Sequence[blas.Part], sizes: tuple[int, int, int], extent: Extent, kernel: np.ndarray
     ) -> np.ndarray:
         """The kernel with a block's added."""
-        blas.contract(form, parts, sizes, extent, kernel, self._workers)
+        column = self.threads * extent.count * extent.k * kernel.dtype.itemsize
+        columns = max(1, min(blas.COLUMNS, self._memory // SLICES // column))
+        blas.contract(form, parts, sizes, extent, kernel, self._workers, columns=columns)
         return kernel
 
     def collect(self, kernel: np.ndarray) -> np.ndarray:

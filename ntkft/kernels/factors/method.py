@@ -30,7 +30,7 @@ from ntkft.kernels.tiles import BlockMethod, Progress
 class Executor(Resources, Protocol):
     """Where steps run and blocks are contracted: `Host` or `Devices`, whose methods say more."""
 
-    def jit(self, step: Callable) -> Callable: ...
+    def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable: ...
     def place(self, weights: Sequence[Any]) -> list[Any]: ...
     def chunks(self, examples: PyTree, work: Work) -> list[list[Any]]: ...
     def each(self, step: Callable, weights: Sequence[Any], *columns: Sequence[Any]) -> list[Any]: ...
@@ -84,7 +84,7 @@ def factors_method(
             side = -(-side // 2)
         else:
             break
-    steps = compile_steps(work.flow, work.segments, executor.jit)
+    steps = compile_steps(work.flow, work.segments, executor.compile)
     weights = executor.place([*program.closed.consts, *leaves])
     total = sum(block.size for block in program.blocks)
 
@@ -113,7 +113,7 @@ def factors_method(
 
 
 def _executor(mesh: Mesh | None, memory: int, precision: Precision) -> Executor:
-    return Host() if mesh is None and jax.default_backend() == "cpu" else Devices(mesh, memory, precision)
+    return Host(memory) if mesh is None and jax.default_backend() == "cpu" else Devices(mesh, memory, precision)
 
 
 def _sweep(

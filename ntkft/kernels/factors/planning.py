@@ -17,7 +17,9 @@ from ntkft.kernels.kernel import LeafPlan, Plan
 
 FormChoice: TypeAlias = Literal["auto", "materialise", "pairs"]
 
-_BATCHES_PER_CHUNK = 4
+SLICES = 8
+"""Slices of gradients take at most this fraction, an eighth, of the memory."""
+_BATCHES_PER_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,12 @@ def plan_work(
     if resources.devices > 1:
         fixed += largest.count * max((flow.factor_bytes(block.sites) for block in program.blocks), default=0)
     while True:
-        batches = max(1, min(_BATCHES_PER_CHUNK, share // (micro * workers)))
+        chunks = workers * -(-share // (workers * micro * _BATCHES_PER_CHUNK))
+        batches = -(-share // (micro * chunks))
         padded = -(-share // (micro * batches)) * batches * micro
         slices = min(
             workers * padded * resources.devices * largest.k * blas.COLUMNS * dtype.itemsize,
-            max(0, memory - fixed) // 8,
+            memory // SLICES,
         )
         cost = partial(_peak_bytes, flow, padded, workers * micro, fixed + slices)
         cuts = choose_cuts(flow, cost, memory)

@@ -4,6 +4,7 @@ The layers of a transformer are one program with different weights: however deep
 """
 
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,19 +31,25 @@ class Steps:
     back: tuple[Step, ...]
 
 
-def compile_steps(flow: Flow, segments: Sequence[Segment], jit: Callable[[Callable], Step]) -> Steps:
-    """Steps that compile when first called, once for each program and shape, by `jit`."""
+def compile_steps(
+    flow: Flow, segments: Sequence[Segment], compiler: Callable[[Callable, Sequence[Any]], Step]
+) -> Steps:
+    """Steps that compile when first called, once for each program and shape, by `compiler(program, arguments)`."""
     known: dict[str, Step] = {}
-    ahead = tuple(_Step(partial(forward, flow, segment), flow, segment, jit, known) for segment in segments[:-1])
-    back = tuple(_Step(partial(reverse, flow, segment), flow, segment, jit, known) for segment in segments)
+    ahead = tuple(_Step(partial(forward, flow, segment), flow, segment, compiler, known) for segment in segments[:-1])
+    back = tuple(_Step(partial(reverse, flow, segment), flow, segment, compiler, known) for segment in segments)
     return Steps(ahead, back)
 
 
 class _Step:
-    """One segment's step: picks what the segment reads, so that equal segments are equal programs."""
+    """One segment's step: picks what the segment reads, so that equal segments are equal programs.
 
-    def __init__(self, function: Callable, flow: Flow, segment: Segment, jit: Any, known: dict[str, Step]):
-        self._function, self._jit, self._known = function, jit, known
+    Threads may call it at once: the first compiles, the others wait.
+    """
+
+    def __init__(self, function: Callable, flow: Flow, segment: Segment, compiler: Callable, known: dict[str, Step]):
+        self._function, self._compiler, self._known = function, compiler, known
+        self._compiling = threading.Lock()
         jaxpr = flow.program.closed.jaxpr
         weights = [*jaxpr.constvars, *jaxpr.invars[: flow.program.leaves]]
         inputs = jaxpr.invars[flow.program.leaves :]
@@ -54,8 +61,9 @@ class _Step:
         arguments = [weights[i] for i in self._weights], [inputs[i] for i in self._inputs], *rest
         flat, structure = jax.tree.flatten(arguments)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in flat)
-        if shapes not in self._programs:
-            self._programs[shapes] = self._program(flat, structure)
+        with self._compiling:
+            if shapes not in self._programs:
+                self._programs[shapes] = self._program(flat, structure)
         step, result = self._programs[shapes]
         return jax.tree.unflatten(result, step(*flat))
 
@@ -74,5 +82,5 @@ class _Step:
         # (a custom derivative) only ever keeps programs apart.
         key = re.sub(r"\s+", " ", str(closed.jaxpr)) + str([(c.shape, c.dtype) for c in closed.consts])
         if closed.consts or key not in self._known:
-            self._known[key] = self._jit(jaxpr_as_fun(closed))
+            self._known[key] = self._compiler(jaxpr_as_fun(closed), flat)
         return self._known[key], results[0]

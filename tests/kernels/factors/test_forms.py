@@ -1,5 +1,7 @@
 """Each form contracts factors to the kernel of the gradients that they stand for."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -131,3 +133,19 @@ def test_operations_of_both_forms_cross_where_the_formula_says():
     extent, sizes = Extent(10_000, 0, 1, "scalar"), (1, 384, 384)
     cheaper = [form_flops("pairs", sizes, extent, t) < form_flops("materialise", sizes, extent, t) for t in (13, 15)]
     assert cheaper == [True, False]
+
+
+def test_workers_whose_work_one_thread_does_keep_their_sums_apart():
+    workers = blas.Workers(3)
+    workers._pool = ThreadPoolExecutor(1)
+
+    def work(accumulator, items, scratch):
+        product = scratch.take("product", accumulator.shape, accumulator.dtype)
+        for item in items:
+            product[...] = item
+            accumulator += product
+
+    total = np.zeros((2, 2))
+    for size in (7, 2, 0):
+        workers.share(work, range(size), total)
+    assert np.array_equal(total, np.full((2, 2), sum(range(7)) + 1))
