@@ -50,7 +50,11 @@ class Bench:
         One that fails costs infinitely much, and says why: the run goes on.
         """
         try:
-            return self.run(what, function, file=str(self._file(what)), **arguments)
+            found: dict[str, Any] = self.run(what, function, file=str(self._file(what)), **arguments)
+            if found:  # a reference has no costs
+                costs = (f"{found['total']:.1f} s", f"{found['steady']:.1f} s steady", f"{found['bytes'] / 1e9:.2f} GB")
+                print(f"  {', '.join(costs)}", flush=True)
+            return found
         except (InputError, ProcessError) as error:
             print(f"  failed: {error}", flush=True)
             costs = dict.fromkeys(("bytes", "total", "steady", "cpu"), np.inf)

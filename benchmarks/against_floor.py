@@ -8,7 +8,7 @@ Bars      (a) 512 and 1024 examples, 4 GB: total ≤ 2.0 × floor, where floor =
           (e) 512 examples: peak memory ≤ 1.10 × budget, for 0.5, 1 and 4 GB.
           All kernels agree to 5e-6 √(K_ii K_jj), also with float64.
 Command   python -m benchmarks.against_floor
-Minutes   8 on two CPU cores.
+Minutes   17 on two CPU cores.
 Time      "total" is one call in a fresh process, "steady" the last call there without compiling. The GEMM rate is the
           highest of the run, XLA's or NumPy's.
 Memory    The most that the process held during the first call, less what it held with model and inputs loaded. The
@@ -37,7 +37,7 @@ class Settings:
     memory: float = 4e9
     sizes: tuple[int, ...] = (128, 512, 1024)
     judged: tuple[int, ...] = (512, 1024)  # by bar (a)
-    jacobian: tuple[int, ...] = (128, 512)
+    jacobian: tuple[int, ...] = (128,)
     budgets: tuple[float, ...] = (5e8, 1e9)  # and `memory`
     middle: int = 512  # examples of bars (d) and (e)
     texts: tuple[str, ...] = (RANDOM, "docs")
@@ -62,10 +62,12 @@ def compare(settings: Settings, bench: Bench) -> dict[str, Any]:
     """All measurements, and what follows from them."""
     rows: list[dict[str, Any]] = []
 
-    def measure(method="factors", *, n: int, memory=settings.memory, weights=ENCODER, texts=RANDOM) -> dict[str, Any]:
+    def measure(
+        method="factors", *, n: int, memory=settings.memory, weights=ENCODER, texts=RANDOM, twice=True
+    ) -> dict[str, Any]:
         work = workload(settings, n, weights, texts)
         what = f"{method}, {n} examples of {texts}, weights {weights}, {memory / 1e9:g} GB"
-        calls = 2 if n <= settings.twice and method == "factors" else 1
+        calls = 2 if twice and n <= settings.twice and method == "factors" else 1
         found = bench.kernel(what, measure_method, workload=work, method=method, memory=int(memory), calls=calls)
         shape = {"method": method, "examples": n, "memory": memory, "weights": weights, "texts": texts}
         rows.append({"what": what} | shape | found)
@@ -79,7 +81,7 @@ def compare(settings: Settings, bench: Bench) -> dict[str, Any]:
         texts: [measure(n=settings.middle, weights=weights, texts=texts) for weights in (ENCODER, ALL)]
         for texts in settings.texts
     }
-    budgets = [measure(n=settings.middle, memory=memory) for memory in settings.budgets]
+    budgets = [measure(n=settings.middle, memory=memory, twice=False) for memory in settings.budgets]
     budgets.append(sized[settings.middle])
     bench.measure_machine()
 

@@ -23,6 +23,7 @@ from ntkft.kernels.factors.capture import capture
 from ntkft.kernels.factors.forms import Extent, Form, form_flops, possible_forms
 from ntkft.kernels.factors.host import Host
 from ntkft.kernels.factors.planning import block_tokens
+from ntkft.kernels.memory import budget_bytes
 from ntkft.report.workload import RANDOM, TINY, Workload
 
 _ENOUGH = 0.5
@@ -71,7 +72,7 @@ def measure_forms(*, workload: dict[str, Any], examples: int) -> list[dict[str, 
     """Every distinct block of the model's program that has a choice: seconds of each form, and what is chosen."""
     chosen = Workload(**workload)
     program = capture(*chosen.build())
-    extent, host = Extent(examples, 0, 1, "scalar"), Host()
+    extent, host = Extent(examples, 0, 1, "scalar"), Host(budget_bytes(None))
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for block in program.blocks:
         forms, tokens = possible_forms(program, block), block_tokens(program, block)

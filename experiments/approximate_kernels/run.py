@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments._check import check
-from ntkft._types import ApplyFn, PyTree
+from ntkft._types import ApplyFn, Array, PyTree
 from ntkft.kernels import KernelOperator, empirical_ntk, projected_ntk
 from ntkft.plots.style import SERIES, SMALL, new_axes, save
 from ntkft.report.workload import RANDOM, TINY, Workload
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         )
         problem = work.build()
         kernel = empirical_ntk(*problem, outputs="scalar", memory="4GB")
-        errors[texts] = projections(problem, kernel.total, setting)
+        errors[texts] = projections(problem, np.asarray(kernel.total), setting)
         results |= {f"{texts}: {name}": value for name, value in summary(errors[texts]).items()}
         stored = empirical_ntk(*problem, outputs="scalar", memory="4GB", precision="bfloat16")
         results[f"{texts}: bfloat16, relative Frobenius error"] = relative(stored.total, kernel.total)
@@ -96,9 +96,9 @@ def leading(problem: tuple[ApplyFn, PyTree, PyTree], expected: np.ndarray) -> di
     }
 
 
-def relative(found: np.ndarray, expected: np.ndarray) -> float:
+def relative(found: Array, expected: Array) -> float:
     """‖found − expected‖_F/‖expected‖_F."""
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return float(np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected))
 
 
 def draw(errors: dict[str, list[dict[str, float]]]) -> Figure:

@@ -7,10 +7,11 @@ random numbers (dropout left on) would give a kernel without complaint, of a fun
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from ntkft._errors import InputError
 from ntkft._tree import check_finite, count_examples, leaf_paths, take_examples
-from ntkft._types import ApplyFn, Outputs, PyTree
+from ntkft._types import ApplyFn, Array, Outputs, PyTree
 from ntkft.kernels.memory import return_freed_memory
 
 _ROUNDING = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.05}
@@ -81,7 +82,7 @@ def check_outputs(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> None:
             raise InputError(f"apply_fn: NaN or infinite outputs for example {bad[0]} ({len(bad)} in its batch)")
 
 
-def check_tile(tile: np.ndarray, first_row: int, first_column: int | None) -> None:
+def check_tile(tile: Array, first_row: int, first_column: int | None) -> None:
     """Refuse a tile of a kernel that is not finite, naming the examples whose whole row or column is not.
 
     tile:         `[a, b]` or `[a, k, b, k]`; of examples from `first_row` and `first_column` on (None: the same ones)
@@ -90,7 +91,7 @@ def check_tile(tile: np.ndarray, first_row: int, first_column: int | None) -> No
     finite = np.isfinite(tile)
     if finite.all():
         return
-    pairs = finite.all(axis=(1, 3)) if tile.ndim == 4 else finite
+    pairs: Bool[np.ndarray, "a b"] = np.asarray(finite.all(axis=(1, 3)) if tile.ndim == 4 else finite)
     rows = first_row + np.flatnonzero(~pairs.any(axis=1))
     columns = [] if first_column is None else first_column + np.flatnonzero(~pairs.any(axis=0))
     named = [f"example {i} of x1" for i in rows] + [f"example {j} of the columns" for j in columns]
