@@ -8,7 +8,7 @@ Claim     On the scalar kernel of 128 examples over all 22.7 M parameters of all
 Source    Johnson & Lindenstrauss 1984 (a); Lehoucq, Sorensen & Yang 1998 (b)
 Setting   A fresh regression head on the mean token; examples of 32 tokens; seed 0.
 Command   python -m experiments.approximate_kernels.run                 (from the root of the repository)
-Minutes   10 on two CPU cores; seconds with --smoke (a tiny random model)
+Minutes   10–15 on two CPU cores; seconds with --smoke (a tiny random model)
 Expected  expected.toml
 """
 

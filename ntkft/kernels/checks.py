@@ -96,8 +96,8 @@ def check_tile(tile: Array, first_row: int, first_column: int | None) -> None:
     columns = [] if first_column is None else first_column + np.flatnonzero(~pairs.any(axis=0))
     named = [f"example {i} of x1" for i in rows] + [f"example {j} of the columns" for j in columns]
     if not named:
-        i, j = np.argwhere(~pairs)[0]
-        named = [f"the pair of examples {first_row + i} and {(first_column or first_row) + j}"]
+        i, j = np.argwhere(~pairs)[0] + (first_row, first_row if first_column is None else first_column)
+        named = [f"the pair of examples {i} and {j}"]
     raise InputError(
         f"empirical_ntk: NaN or infinite kernel values for {named[0]} ({len(named)} like it in this tile of "
         f"{len(pairs)} × {pairs.shape[1]}): its outputs or derivatives are; look at it, leave it out, or pass "

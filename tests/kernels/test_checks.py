@@ -79,6 +79,10 @@ def test_a_tile_that_is_not_finite_is_refused_with_its_examples():
 def test_examples_that_are_only_bad_together_are_named_as_a_pair():
     with pytest.raises(InputError, match="the pair of examples 3 and 5"):
         check_tile(np.array([[1.0, np.inf], [0.0, 1.0]]), 3, 4)
+    with pytest.raises(InputError, match="the pair of examples 3 and 1"):
+        check_tile(np.array([[1.0, np.inf], [0.0, 1.0]]), 3, 0)
+    with pytest.raises(InputError, match="the pair of examples 3 and 4"):
+        check_tile(np.array([[1.0, np.inf], [0.0, 1.0]]), 3, None)
 
 
 @pytest.mark.parametrize(
