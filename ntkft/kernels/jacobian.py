@@ -100,7 +100,7 @@ def jacobian_kernel(
         method="jacobian",
         parameters=sum(leaf.size for leaf in leaves),
         zeros=sum(leaf.size for leaf in leaves) - used,
-        passes=len(slices) + bool(touched),
+        pieces=len(slices) + bool(touched),
         micro_batch=fill.micro_batch,
         bytes=kernel_bytes + fill.bytes,
     )

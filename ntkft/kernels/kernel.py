@@ -45,7 +45,7 @@ class Plan:
     parameters:  parameters of the model, p
     zeros:       of those, parameters whose gradient is exactly zero for every example, left out of the work
                  (rows of an embedding table whose token never occurs)
-    passes:      sweeps over the examples, each one forward pass and the backward pass it needs
+    pieces:      parts of the work, one after the other: segments of the program, or slices of the Jacobian
     micro_batch: examples differentiated at once
     bytes:       estimated peak device memory of the kernel's own arrays
     tiles:       tiles that the pairs of examples were cut into
@@ -55,7 +55,7 @@ class Plan:
     method: str
     parameters: int
     zeros: int
-    passes: int
+    pieces: int
     micro_batch: int
     bytes: int
     tiles: int = 1
@@ -72,7 +72,8 @@ class Plan:
         contraction = ", ".join(f"{count} {form}" for form, count in forms.most_common())
         return (
             f"{self.method}: {tiles}{self.parameters:,} parameters ({self.zeros:,} never touched), "
-            f"{self.passes} passes in micro-batches of {self.micro_batch}, {self.bytes / 1e9:.2f} GB"
+            f"{self.pieces} {'piece' if self.pieces == 1 else 'pieces'} in micro-batches of {self.micro_batch}, "
+            f"{self.bytes / 1e9:.2f} GB"
             + (f"; contraction of {self.flops / 1e12:.3g} TFLOP in blocks: {contraction}" if forms else "")
         )
 

@@ -69,7 +69,7 @@ def neural_tangents_kernel(
         method=f"neural_tangents:{implementation}",
         parameters=sum(sizes.values()),
         zeros=0,
-        passes=len(names),
+        pieces=len(names),
         micro_batch=max(n, m),
         bytes=(n + m) * k * max(sizes.values()) * dtype.itemsize,
     )

@@ -32,8 +32,8 @@ def test_a_small_budget_cuts_slices_and_changes_nothing(outputs, rectangular):
     x1, x2 = (case.inputs, None) if not rectangular else (case.inputs, take_examples(case.inputs, slice(1, 6)))
     whole = jacobian_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="1GB")
     cut = jacobian_ntk(case.apply_fn, case.params, x1, x2, outputs=outputs, groups=GROUPS, memory="70kB")
-    assert whole.plan.passes == 1
-    assert cut.plan.passes >= 3
+    assert whole.plan.pieces == 1
+    assert cut.plan.pieces >= 3
     assert kernel_error(cut.total, whole.total) <= KERNEL_F64
     for name in GROUPS:
         np.testing.assert_allclose(cut.groups[name], whole.groups[name], rtol=0, atol=1e-10)
@@ -135,8 +135,8 @@ def test_progress_goes_slice_by_slice_to_pairs_of_examples_times_parameters():
     size = sum(leaf.size for leaf in leaf_paths(case.params).values())
     total = 7 * 8 // 2 * size
     assert seen == sorted(set(seen))
-    assert kernel.plan.passes > 1
-    assert len(seen) == 1 + kernel.plan.passes
+    assert kernel.plan.pieces > 1
+    assert len(seen) == 1 + kernel.plan.pieces
     assert seen[0] == (0, total)
     assert seen[-1] == (total, total)
 

@@ -18,7 +18,7 @@ from tests.references import contract, flat_jacobian
 from tests.tolerances import KERNEL_F32, KERNEL_F64, kernel_error
 
 FORMS = ("full", "trace", "scalar")
-PLAN = Plan("dense", parameters=0, zeros=0, passes=0, micro_batch=0, bytes=0)
+PLAN = Plan("dense", parameters=0, zeros=0, pieces=0, micro_batch=0, bytes=0)
 
 
 def _setting(name: str, outputs: str):

@@ -5,6 +5,8 @@ same compiled steps, on more or fewer examples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -15,13 +17,14 @@ from jax.sharding import Mesh
 from ntkft._errors import InputError
 from ntkft._tree import count_examples, leaf_paths
 from ntkft._types import ApplyFn, PyTree
-from ntkft.kernels.factors.capture import capture
+from ntkft.kernels.factors.capture import Program, capture
 from ntkft.kernels.factors.devices import Devices
 from ntkft.kernels.factors.forms import Extent, Form
 from ntkft.kernels.factors.host import Host
 from ntkft.kernels.factors.planning import FormChoice, Resources, Work, plan_work, report
+from ntkft.kernels.factors.segments import Segment
 from ntkft.kernels.factors.steps import Steps, compile_steps
-from ntkft.kernels.factors.sweep import operand_index
+from ntkft.kernels.factors.sweep import Factors, operand_index
 from ntkft.kernels.kernel import Kernel, Plan, Precision
 from ntkft.kernels.tiles import BlockMethod, Progress
 
@@ -62,7 +65,8 @@ def factors_method(
     largest: the largest block that tiles of a side make
     mesh:    devices to run on, with `memory` bytes each; None is the CPU's cores, or the first accelerator
 
-    Cost of a block of n examples with s segments: 3 - 1/s forward-sized passes of 2·n·t·p operations, and the forms'.
+    Cost of a block of n examples with s segments: 3 - 1/s forward-sized passes of 2·n·t·p operations (up to one more
+    where the values at all cuts do not fit), and the forms'.
     Raises `InputError` when a tile does not fit, and for a mesh with devices of other processes.
     """
     executor = _executor(mesh, memory, precision)
@@ -120,28 +124,41 @@ def _sweep(
     work: Work, steps: Steps, executor: Executor, weights: Sequence[Any], examples: PyTree
 ) -> Iterator[tuple[int, list[Any]]]:
     """Blocks with their parts, as segments complete them from the last to the first."""
-    program, chunks = work.flow.program, executor.chunks(examples, work)
-    stored: list[list[Any]] = [[[] for _ in chunks]]
-    for step in steps.ahead:
-        stored.append(executor.each(step, weights, chunks, stored[-1]))
+    chunks = executor.chunks(examples, work)
+
+    def ahead(values: list[Any], segment: int) -> list[Any]:
+        return executor.each(steps.ahead[segment], weights, chunks, values)
+
+    kept: list[list[Any]] = [[[] for _ in chunks]]
+    for stretch in work.cuts.stretches[:-1]:
+        kept.append(reduce(ahead, stretch, kept[-1]))
     cotangents: list[Any] = [None for _ in chunks]
     pending: dict[int, Any] = {}
-    for segment, step in zip(reversed(work.segments), reversed(steps.back), strict=True):
-        found = executor.each(step, weights, chunks, stored.pop(), cotangents)
-        cotangents, factors = [list(column) for column in zip(*found, strict=True)]
-        del found
-        positions = operand_index(program, segment)
-        for place, site in enumerate(segment.sites):
-            pending[site] = (
-                program.sites[site].kind,
-                [f.operands[positions[site]] if site in positions else None for f in factors],
-                [f.cotangents[place] for f in factors],
-            )
-        del factors
-        for index, block in enumerate(program.blocks):
-            if all(site in pending for site in block.sites):
-                uses = zip(block.sites, block.swapped, strict=True)
-                yield index, [executor.part(swapped, *pending.pop(site)) for site, swapped in uses]
+    for stretch in reversed(work.cuts.stretches):
+        stored = list(accumulate(stretch[:-1], ahead, initial=kept.pop()))
+        for segment in reversed(stretch):
+            found = executor.each(steps.back[segment], weights, chunks, stored.pop(), cotangents)
+            cotangents, factors = [list(column) for column in zip(*found, strict=True)]
+            del found
+            pending |= _by_site(work.flow.program, work.segments[segment], factors)
+            del factors
+            for index, block in enumerate(work.flow.program.blocks):
+                if all(site in pending for site in block.sites):
+                    uses = zip(block.sites, block.swapped, strict=True)
+                    yield index, [executor.part(swapped, *pending.pop(site)) for site, swapped in uses]
+
+
+def _by_site(program: Program, segment: Segment, factors: Sequence[Factors]) -> dict[int, Any]:
+    """For each site of a segment its kind, and its operands and cotangents chunk by chunk."""
+    positions = operand_index(program, segment)
+    return {
+        site: (
+            program.sites[site].kind,
+            [f.operands[positions[site]] if site in positions else None for f in factors],
+            [f.cotangents[place] for f in factors],
+        )
+        for place, site in enumerate(segment.sites)
+    }
 
 
 def _shaped(kernel: np.ndarray, extent: Extent) -> np.ndarray:

@@ -11,7 +11,7 @@ from ntkft._errors import InputError
 from ntkft.kernels.factors import blas
 from ntkft.kernels.factors.capture import Block, Program, Site
 from ntkft.kernels.factors.forms import Extent, Form, form_flops, possible_forms
-from ntkft.kernels.factors.segments import Flow, Segment, choose_cuts, trace_flow
+from ntkft.kernels.factors.segments import Cuts, Flow, Segment, choose_cuts, trace_flow
 from ntkft.kernels.factors.sites import operand_shape
 from ntkft.kernels.kernel import LeafPlan, Plan
 
@@ -32,6 +32,7 @@ class Work:
     """
 
     flow: Flow
+    cuts: Cuts
     segments: tuple[Segment, ...]
     forms: tuple[Form, ...]
     largest: Extent
@@ -101,16 +102,17 @@ def plan_work(
     forms: tuple[Form, ...] = tuple(
         choose_form(program, block, largest, form, dtype, resources) for block in program.blocks
     )
-    return Work(flow, flow.segments(cuts), forms, largest, micro, batches, cost(cuts))
+    return Work(flow, cuts, flow.segments(cuts), forms, largest, micro, batches, cost(cuts))
 
 
-def _peak_bytes(flow: Flow, examples: int, at_once: int, fixed: int, cuts: Sequence[int]) -> int:
+def _peak_bytes(flow: Flow, examples: int, at_once: int, fixed: int, cuts: Cuts) -> int:
     """Most that a sweep with these cuts holds: values at cuts, moving cotangents, factors, one segment's own values."""
-    bounds = [0, *cuts, len(flow.program.equations)]
+    bounds = [0, *cuts.places, len(flow.program.equations)]
     peak = 0
     for stop in range(len(bounds) - 1, 0, -1):
         start, end = bounds[stop - 1], bounds[stop]
-        values = sum(flow.cut_bytes(cut) for cut in bounds[1:stop])
+        latest = max((cut for cut in cuts.kept if cut <= start), default=0)
+        values = sum(flow.cut_bytes(cut) for cut in bounds[1:stop] if cut in cuts.kept or cut > latest)
         moving = flow.cotangent_bytes(start) + (flow.cotangent_bytes(end) if end != bounds[-1] else 0)
         held = flow.factor_bytes(_held(flow.program, start, end))
         peak = max(peak, examples * (values + moving + held) + at_once * flow.work_bytes(start, end))
@@ -141,7 +143,7 @@ def report(work: Work, paths: Sequence[str], sizes: Sequence[int], extent: Exten
         method="factors",
         parameters=sum(sizes),
         zeros=sum(size for i, size in enumerate(sizes) if i not in used),
-        passes=len(work.segments),
+        pieces=len(work.segments),
         micro_batch=work.micro,
         bytes=work.bytes,
         leaves=tuple(rows),

@@ -26,7 +26,7 @@ import numpy as np
 from ntkft._tree import count_examples, leaf_paths
 from ntkft._types import ApplyFn, Array, Outputs, PyTree
 from ntkft.kernels.factors.capture import Block, Program, capture
-from ntkft.kernels.factors.segments import trace_flow
+from ntkft.kernels.factors.segments import Cuts, trace_flow
 from ntkft.kernels.factors.sweep import Factors, operand_index, reverse
 from ntkft.kernels.operator import batches, compile_within
 
@@ -64,7 +64,7 @@ class Prober:
         paths = leaf_paths(params)
         self._program = capture(apply_fn, params, inputs)
         self._flow = trace_flow(self._program, k)
-        (self._segment,) = self._flow.segments(())
+        (self._segment,) = self._flow.segments(Cuts())
         jaxpr = self._program.closed.jaxpr
         given = [*jaxpr.constvars, *jaxpr.invars[: self._program.leaves]]
         values = dict(zip(given, [*self._program.closed.consts, *paths.values()], strict=True))

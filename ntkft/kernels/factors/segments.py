@@ -3,7 +3,10 @@
 Reverse-mode differentiation of n examples needs every layer's activations at once. Instead: one forward sweep keeps
 only the values that cross a cut; then, from the last segment to the first, each is evaluated again with its backward
 pass, its blocks are contracted, and its factors are dropped. With s segments that is 3 - 1/s forward-sized passes of
-2·n·t·p operations each (2 for a single segment), whatever the budget, and memory n·(Σ cuts + the largest segment).
+2·n·t·p operations each (2 for a single segment), and memory n·(Σ cuts + the largest segment).
+
+Where all cuts together are too much, the forward sweep keeps some of them, and the values at those between two that
+are kept are computed again, once, when the reverse sweep comes to them: at most one more forward-sized pass.
 
 A value that crosses a cut is stored only if it depends on the weights or took a product to compute. What follows
 from the inputs or the weights alone (masks, positions, a transposed weight) is computed again where it is needed.
@@ -11,7 +14,7 @@ from the inputs or the weights alone (masks, positions, a transposed weight) is 
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -47,6 +50,23 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """Where a program is cut: before which equations a segment starts.
+
+    kept: those at which the forward sweep stores values; at the others they are computed again
+    """
+
+    places: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
+
+    @property
+    def stretches(self) -> tuple[range, ...]:
+        """Segments, by their indices, between two cuts that are kept."""
+        starts = [0, *(i + 1 for i, place in enumerate(self.places) if place in self.kept), len(self.places) + 1]
+        return tuple(itertools.starmap(range, itertools.pairwise(starts)))
+
+
+@dataclass(frozen=True)
 class Flow:
     """Which values of a program are stored at cuts, and what cuts and sites hold, in bytes for one example.
 
@@ -67,7 +87,15 @@ class Flow:
 
     def cut_bytes(self, cut: int) -> int:
         """Values stored at a cut."""
-        return sum(_bytes(v) for v in self.crossing(cut))
+        return int(self._cut_bytes[cut])
+
+    @cached_property
+    def _cut_bytes(self) -> np.ndarray:
+        change = np.zeros(len(self.program.equations) + 2, np.int64)
+        for v in self.stored:
+            change[self._born[v] + 1] += _bytes(v)
+            change[self._died[v] + 1] -= _bytes(v)
+        return np.cumsum(change)
 
     def cotangent_bytes(self, cut: int) -> int:
         """Cotangents of the values stored at a cut, for all outputs."""
@@ -94,10 +122,10 @@ class Flow:
         equations = self.program.equations[start:stop]
         return sum(_bytes(v) for equation in equations for v in equation.outvars)
 
-    def segments(self, cuts: Sequence[int]) -> tuple[Segment, ...]:
-        """The program cut before these equations."""
+    def segments(self, cuts: Cuts) -> tuple[Segment, ...]:
+        """The program in pieces."""
         program = self.program
-        bounds = [0, *cuts, len(program.equations)]
+        bounds = [0, *cuts.places, len(program.equations)]
         made = []
         for start, stop in itertools.pairwise(bounds):
             last = stop == bounds[-1]
@@ -160,42 +188,48 @@ def trace_flow(program: Program, k: int, *, kept: np.dtype | None = None) -> Flo
     return Flow(program, k, crossing, born, died, kept)
 
 
-def choose_cuts(flow: Flow, cost: Callable[[Sequence[int]], int], room: int) -> tuple[int, ...] | None:
-    """The fewest cuts with which `cost(cuts)` bytes fit in `room`; None when none do.
+def choose_cuts(flow: Flow, cost: Callable[[Cuts], int], room: int) -> Cuts | None:
+    """The fewest cuts with which `cost(cuts)` bytes fit in `room`, all kept where they can be; None when none do.
 
     For a bound on the factors of one segment, the cuts that store least are a shortest path over the places between
-    consecutive sites where the fewest bytes cross; the bound is lowered until the total fits.
+    consecutive sites where the fewest bytes cross; the bound is lowered until the total fits. Those that are kept are
+    a shortest path likewise, over the cuts, for a bound on the values between two of them.
     """
     places = _places(flow)
     starts = [site.equation for site in flow.program.sites]
     need = {
         (i, j): flow.factor_bytes(k for k, e in enumerate(starts) if places[i] <= e < places[j])
-        for i in range(len(places))
-        for j in range(i + 1, len(places))
+        for i, j in itertools.combinations(range(len(places)), 2)
     }
-    largest, smallest = need[0, len(places) - 1], max(need[i, i + 1] for i in range(len(places) - 1))
-    tried = None
-    for trial in range(_TRIALS):
-        bound = largest * (max(smallest, 1) / max(largest, 1)) ** (trial / (_TRIALS - 1))
-        cuts = _shortest(places, [flow.cut_bytes(p) for p in places], need, max(bound, smallest))
-        if cuts != tried and cost(cuts) <= room:
+    prices = [flow.cut_bytes(place) for place in places]
+    tried = list(dict.fromkeys(_shortest(places, prices, need, bound) for bound in _bounds(need)))
+    for cuts in itertools.chain((Cuts(path, path) for path in tried), (Cuts(p, _kept(flow, p)) for p in tried)):
+        if cost(cuts) <= room:
             return cuts
-        tried = cuts
     return None
+
+
+def _kept(flow: Flow, path: Sequence[int]) -> tuple[int, ...]:
+    """Of these cuts, those to keep for the least Σ kept + the most between two of them."""
+    places = [0, *path, len(flow.program.equations)]
+    prices = [flow.cut_bytes(place) for place in places]
+    between = {(i, j): sum(prices[i + 1 : j]) for i, j in itertools.combinations(range(len(places)), 2)}
+    tried = [(_shortest(places, prices, between, bound), bound) for bound in _bounds(between)]
+    return min(tried, key=lambda found: sum(map(flow.cut_bytes, found[0])) + found[1])[0]
+
+
+def _bounds(need: Mapping[tuple[int, int], int]) -> list[float]:
+    """From the need of the whole down to that of the neediest step, in even ratios."""
+    largest, smallest = max(need.values()), max(size for (i, j), size in need.items() if j == i + 1)
+    ratio = max(smallest, 1) / max(largest, 1)
+    return [max(largest * ratio ** (trial / (_TRIALS - 1)), smallest) for trial in range(_TRIALS)]
 
 
 def _places(flow: Flow) -> list[int]:
     """Where a cut may go: the start, the cheapest position between consecutive sites that keep factors, the end."""
     kept = [s.equation for s in flow.program.sites if s.kind in ("matmul", "rows")]
-    bytes_at = {}
-
-    def price(position):
-        if position not in bytes_at:
-            bytes_at[position] = flow.cut_bytes(position)
-        return bytes_at[position]
-
-    between = [min(range(a + 1, b + 1), key=price) for a, b in itertools.pairwise(sorted(set(kept)))]
-    return [0, *sorted({p for p in between if price(p) > 0}), len(flow.program.equations)]
+    between = [min(range(a + 1, b + 1), key=flow.cut_bytes) for a, b in itertools.pairwise(sorted(set(kept)))]
+    return [0, *sorted({p for p in between if flow.cut_bytes(p) > 0}), len(flow.program.equations)]
 
 
 def _shortest(places, prices, need, bound) -> tuple[int, ...]:

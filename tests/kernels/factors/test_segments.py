@@ -11,7 +11,7 @@ from ntkft._errors import InputError
 from ntkft._tree import take_examples
 from ntkft.kernels.factors import planning
 from ntkft.kernels.factors.capture import capture
-from ntkft.kernels.factors.segments import choose_cuts, trace_flow
+from ntkft.kernels.factors.segments import Cuts, choose_cuts, trace_flow
 from ntkft.models import random_model, readouts
 from ntkft.models.transformer import TransformerConfig
 from tests.cases import CASES
@@ -31,21 +31,29 @@ def _deep(layers=4):
 
 
 @pytest.mark.parametrize(
-    "name", ["bert", "fused_decoder", "tied_decoder", "block_thrice", "scan_remat", "scalar_leaves"]
-)
-def test_a_program_cut_at_every_place_gives_the_same_kernel(name, monkeypatch):
+    ("name", "every"),
+    [("bert", 1), ("bert", 3), ("fused_decoder", 3), ("tied_decoder", 2), ("block_thrice", 1), ("block_thrice", 2),
+     ("scan_remat", 1), ("scalar_leaves", 1), ("scalar_leaves", 2)],
+)  # fmt: skip
+def test_a_program_cut_in_many_places_gives_the_same_kernel(name, every, monkeypatch):
     case = CASES[name]()
     x1 = take_examples(case.inputs, slice(0, 4))
-    monkeypatch.setattr(planning, "choose_cuts", lambda flow, cost, room: _everywhere(flow))
+
+    def cut(flow, cost, room):
+        places = _all_over(flow)
+        return Cuts(places, places[::every])
+
+    monkeypatch.setattr(planning, "choose_cuts", cut)
     kernel = ntkft.empirical_ntk(case.apply_fn, case.params, x1, outputs="full", method="factors", check=False)
-    assert kernel.plan.passes > 3
+    assert kernel.plan.pieces > 3
     jacobian = flat_jacobian(case.apply_fn, case.params, x1)
     assert kernel_error(kernel.total, contract(jacobian, jacobian, "full")) <= KERNEL_F64
 
 
-def _everywhere(flow):
-    """Every position at which something crosses."""
-    return tuple(p for p in range(1, len(flow.program.equations)) if flow.crossing(p))[:: 1 + len(flow.stored) // 40]
+def _all_over(flow):
+    """Positions at which something crosses, evenly spread."""
+    crossed = tuple(p for p in range(1, len(flow.program.equations)) if flow.crossing(p))
+    return crossed[:: 1 + len(crossed) // 15]
 
 
 def test_cuts_fall_where_only_the_residual_stream_crosses():
@@ -54,7 +62,7 @@ def test_cuts_fall_where_only_the_residual_stream_crosses():
     whole = flow.factor_bytes(range(len(flow.program.sites)))
 
     def cost(cuts):  # of a budget for a quarter of all factors
-        bounds = [0, *cuts, len(flow.program.equations)]
+        bounds = [0, *cuts.places, len(flow.program.equations)]
         sites = [
             [i for i, s in enumerate(flow.program.sites) if a <= s.equation < b] for a, b in itertools.pairwise(bounds)
         ]
@@ -62,10 +70,34 @@ def test_cuts_fall_where_only_the_residual_stream_crosses():
 
     cuts = choose_cuts(flow, cost, int(whole / 3))
     assert cuts is not None
-    assert len(cuts) >= 3
+    assert len(cuts.places) >= 3
+    assert cuts.kept == cuts.places
     stream = 12 * 16 * 4
-    assert {flow.cut_bytes(cut) for cut in cuts} == {stream}
-    assert all(flow.cotangent_bytes(cut) == 2 * stream for cut in cuts)
+    assert {flow.cut_bytes(cut) for cut in cuts.places} == {stream}
+    assert all(flow.cotangent_bytes(cut) == 2 * stream for cut in cuts.places)
+
+
+def test_where_all_cuts_are_too_much_those_kept_are_where_the_residual_stream_crosses():
+    model, inputs = _deep(12)
+    flow = trace_flow(capture(model.apply_fn, model.params, inputs), 2)
+    ends = len(flow.program.equations)
+
+    def held(cuts):  # values stored and the factors of one segment, as `planning` counts them
+        return planning._peak_bytes(flow, 1, 0, 0, cuts)
+
+    def least(room, last=None):
+        while (cuts := choose_cuts(flow, held, room)) is not None:
+            room, last = held(cuts) - 1, cuts
+        return last
+
+    cuts = least(held(Cuts()))
+    assert set(cuts.kept) < set(cuts.places)
+    assert {flow.cut_bytes(cut) for cut in cuts.kept} == {12 * 16 * 4}
+    assert held(cuts) < 0.8 * held(Cuts(cuts.places, cuts.places))
+    covered = [i for stretch in cuts.stretches for i in stretch]
+    assert covered == list(range(len(flow.segments(cuts))))
+    assert [cuts.places[stretch.start - 1] for stretch in cuts.stretches[1:]] == list(cuts.kept)
+    assert flow.segments(cuts)[-1].equations[-1] < ends
 
 
 def test_masks_and_positions_are_computed_again_and_not_stored():
@@ -98,7 +130,8 @@ def _between_layers(flow):
     """Where only the residual stream crosses and a new layer's first norm begins."""
     stream = 12 * 16 * 4
     norms = [s.equation for s in flow.program.sites if s.kind == "matmul"][::6]
-    return tuple(max(p for p in range(1, equation) if flow.cut_bytes(p) == stream) for equation in norms[1:-1])
+    places = tuple(max(p for p in range(1, equation) if flow.cut_bytes(p) == stream) for equation in norms[1:-1])
+    return Cuts(places, places)
 
 
 def test_a_budget_that_holds_no_cut_is_refused_with_what_to_do():
