@@ -52,6 +52,10 @@ class Devices:
         """The form with the fewest operations: on accelerators, both run at the speed of their products."""
         return min(possible, key=lambda form: form_flops(form, sizes, extent, tokens))
 
+    def overhead(self, held: int, again: float, segments: int) -> float:
+        """Memory that is there costs nothing."""
+        return again
+
     def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable:
         """The step on the chunk of all examples `[batches, micro, ...]`, its micro-batches shared out.
 

@@ -13,6 +13,9 @@ from ntkft.kernels.factors.forms import Extent, Form
 from ntkft.kernels.factors.planning import SLICES, Work
 from ntkft.kernels.memory import return_freed_memory
 
+_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
+"""The plainer emitters compile a step in 60 % of the time, and it runs as fast (docs/design.md)."""
+
 
 class Host:
     """Where steps run and blocks are contracted: threads that share the memory of one CPU."""
@@ -32,9 +35,17 @@ class Host:
         """As measured on this machine."""
         return calibration.faster_form(possible, sizes, tokens, extent, dtype, self.threads)
 
+    def overhead(self, held: int, again: float, segments: int) -> float:
+        """As measured on two cores: touching memory is dear, more so than a forward pass (docs/design.md)."""
+        return held / 5e8 + again / 7e10 + segments / 10
+
     def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable:
         """The step compiled for arguments like these, on a chunk of examples `[batches, micro, ...]`."""
-        compiled = jax.jit(step).lower(*arguments).compile()
+        lowered = jax.jit(step).lower(*arguments)
+        try:
+            compiled = lowered.compile(compiler_options=_OPTIONS)
+        except jax.errors.JaxRuntimeError:  # a version of XLA without these options
+            compiled = lowered.compile()
         return_freed_memory()
         return compiled
 

@@ -1,6 +1,7 @@
 """What is decided before the examples are looked at: forms, cuts and batches within a memory budget."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -63,6 +64,10 @@ class Resources(Protocol):
         """Of the possible forms of a block of `sizes` and `tokens`, the one that takes less time."""
         ...
 
+    def overhead(self, held: int, again: float, segments: int) -> float:
+        """Seconds, up to a constant, that it takes to hold so many bytes, do so many operations again, cut so often."""
+        ...
+
 
 def plan_work(
     program: Program, largest: Extent, dtype: np.dtype, resources: Resources, *, memory: int, groups: int,
@@ -90,7 +95,8 @@ def plan_work(
             memory // SLICES,
         )
         cost = partial(_peak_bytes, flow, padded, workers * micro, fixed + slices)
-        cuts = choose_cuts(flow, cost, memory)
+        seconds = partial(_overhead, flow, padded, cost, resources)
+        cuts = choose_cuts(flow, cost, memory, seconds)
         if cuts is not None:
             break
         if micro == 1:
@@ -117,6 +123,18 @@ def _peak_bytes(flow: Flow, examples: int, at_once: int, fixed: int, cuts: Cuts)
         held = flow.factor_bytes(_held(flow.program, start, end))
         peak = max(peak, examples * (values + moving + held) + at_once * flow.work_bytes(start, end))
     return peak + fixed
+
+
+def _overhead(flow: Flow, examples: int, cost: Callable[[Cuts], int], resources: Resources, cuts: Cuts) -> float:
+    """What the choice of cuts decides of the time: all that stands before the last cut is evaluated twice."""
+    program, last = flow.program, max(cuts.places, default=0)
+    again = sum(
+        2 * site_tokens(program, program.sites[i]) * math.prod(block.sizes)
+        for block in program.blocks
+        for i in block.sites
+        if program.sites[i].equation < last
+    )
+    return resources.overhead(cost(cuts), examples * again / resources.threads, len(cuts.places) + 1)
 
 
 def choose_form(

@@ -188,12 +188,13 @@ def trace_flow(program: Program, k: int, *, kept: np.dtype | None = None) -> Flo
     return Flow(program, k, crossing, born, died, kept)
 
 
-def choose_cuts(flow: Flow, cost: Callable[[Cuts], int], room: int) -> Cuts | None:
-    """The fewest cuts with which `cost(cuts)` bytes fit in `room`, all kept where they can be; None when none do.
+def choose_cuts(flow: Flow, held: Callable[[Cuts], int], room: int, seconds: Callable[[Cuts], float]) -> Cuts | None:
+    """The cuts of least `seconds` of those that hold at most `room` bytes; None when none do.
 
     For a bound on the factors of one segment, the cuts that store least are a shortest path over the places between
-    consecutive sites where the fewest bytes cross; the bound is lowered until the total fits. Those that are kept are
-    a shortest path likewise, over the cuts, for a bound on the values between two of them.
+    consecutive sites where the fewest bytes cross; bounds from all factors down to the neediest site's are tried. All
+    cuts are kept where they can be. Else the first that fit are taken, and those kept are a shortest path likewise,
+    over the cuts, for a bound on the values between two of them.
     """
     places = _places(flow)
     starts = [site.equation for site in flow.program.sites]
@@ -203,10 +204,10 @@ def choose_cuts(flow: Flow, cost: Callable[[Cuts], int], room: int) -> Cuts | No
     }
     prices = [flow.cut_bytes(place) for place in places]
     tried = list(dict.fromkeys(_shortest(places, prices, need, bound) for bound in _bounds(need)))
-    for cuts in itertools.chain((Cuts(path, path) for path in tried), (Cuts(p, _kept(flow, p)) for p in tried)):
-        if cost(cuts) <= room:
-            return cuts
-    return None
+    once = [cuts for path in tried if held(cuts := Cuts(path, path)) <= room]
+    if once:
+        return min(once, key=seconds)
+    return next((cuts for path in tried if held(cuts := Cuts(path, _kept(flow, path))) <= room), None)
 
 
 def _kept(flow: Flow, path: Sequence[int]) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ def test_a_program_cut_in_many_places_gives_the_same_kernel(name, every, monkeyp
     case = CASES[name]()
     x1 = take_examples(case.inputs, slice(0, 4))
 
-    def cut(flow, cost, room):
+    def cut(flow, held, room, seconds):
         places = _all_over(flow)
         return Cuts(places, places[::every])
 
@@ -68,7 +68,7 @@ def test_cuts_fall_where_only_the_residual_stream_crosses():
         ]
         return max(flow.factor_bytes(chosen) for chosen in sites)
 
-    cuts = choose_cuts(flow, cost, int(whole / 3))
+    cuts = choose_cuts(flow, cost, int(whole / 3), _count)
     assert cuts is not None
     assert len(cuts.places) >= 3
     assert cuts.kept == cuts.places
@@ -86,7 +86,7 @@ def test_where_all_cuts_are_too_much_those_kept_are_where_the_residual_stream_cr
         return planning._peak_bytes(flow, 1, 0, 0, cuts)
 
     def least(room, last=None):
-        while (cuts := choose_cuts(flow, held, room)) is not None:
+        while (cuts := choose_cuts(flow, held, room, _count)) is not None:
             room, last = held(cuts) - 1, cuts
         return last
 
@@ -109,7 +109,7 @@ def test_masks_and_positions_are_computed_again_and_not_stored():
 
 def test_equal_layers_compile_once(monkeypatch):
     compiled = []
-    monkeypatch.setattr(planning, "choose_cuts", lambda flow, cost, room: _between_layers(flow))
+    monkeypatch.setattr(planning, "choose_cuts", lambda flow, held, room, seconds: _between_layers(flow))
     for layers in (3, 6):
         model, inputs = _deep(layers)
         count = [0]
@@ -152,3 +152,7 @@ def test_tiles_are_halved_until_one_fits_the_budget():
     assert small.plan.tiles > 1
     assert small.plan.bytes <= 130_000
     assert kernel_error(small.total, whole.total) <= INVARIANCE_F32
+
+
+def _count(cuts):
+    return len(cuts.places)
