@@ -42,7 +42,8 @@ def budget_bytes(memory: int | float | str | None) -> int:
 def return_freed_memory() -> None:
     """Give freed host memory back to the system, where the C library (glibc) would keep it; elsewhere nothing.
 
-    A compiler leaves some 100 MB behind, which arrays would not all fit into.
+    A compiler leaves some 100 MB behind, a step some 100 more, in pieces which arrays do not all fit into. Cost:
+    milliseconds, and touching the memory again.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -227,14 +227,19 @@ def _rows(parts, rows, extent, kernel, workers):
     workers.share(work, groups, kernel)
 
 
+def pair_tiles(extent: Extent, tokens: int) -> tuple[int, list[tuple[int, int]]]:
+    """Examples on a side of a tile of token pairs, and where tiles start: rows and columns of the examples."""
+    side = max(1, PAIR_ROWS // tokens)
+    rows, columns = range(0, extent.n, side), range(extent.n if extent.m else 0, extent.count, side)
+    return side, [(i, j) for i in rows for j in columns if extent.m or j <= i]
+
+
 def _pairs(part, extent, kernel, workers):
     operand = np.concatenate(part.operands)[: extent.count]
     cotangent = np.concatenate(part.cotangents)[: extent.count]
     tokens = operand.shape[2]
-    side = max(1, PAIR_ROWS // tokens)
-    heights = range(0, extent.n, side)
     first, end = (extent.n, extent.count) if extent.m else (0, extent.n)
-    tiles = [(i, j) for i in heights for j in range(first, end, side) if extent.m or j <= i]
+    side, tiles = pair_tiles(extent, tokens)
     outputs = [(p, q) for p in range(extent.k) for q in range(extent.k) if extent.outputs == "full" or p == q]
     full = extent.outputs == "full"
 

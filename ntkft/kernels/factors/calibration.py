@@ -2,11 +2,12 @@
 
 Operation counts decide when they differ fourfold. In between the answer belongs to the machine: how fast it
 multiplies small matrices, what its caches hold. Both forms are then timed on a piece of the work (a few slices of
-columns for "materialise", a few tiles of examples for "pairs"), scaled to the whole, and the two times are kept in
-the user's cache folder, so that the same machine always decides alike.
+columns for "materialise", one tile of examples a worker for "pairs"), scaled to the whole, and the two times are
+kept in the user's cache folder, so that the same machine always decides alike.
 """
 
 import json
+import math
 import os
 import platform
 import time
@@ -21,12 +22,11 @@ from ntkft.kernels.factors.forms import Extent, Form, form_flops
 
 _CLEAR = 4.0
 """Ratio of operations beyond which nothing is measured."""
-_SMALL = 1e9
-"""Operations below which the slower form costs milliseconds."""
 _EXAMPLES = 512
 """Examples in a measurement; products of more run at the same rate."""
 _SLICES = 2
-_REPEATS = 3
+_ROUNDS, _ENOUGH = 4, 0.1
+"""Fewest times that each form is tried, in turn so that both see the same machine; seconds after which it is enough."""
 
 
 def faster_form(
@@ -49,31 +49,32 @@ def faster_form(
 def measure(
     sizes: tuple[int, int, int], tokens: int, extent: Extent, dtype: np.dtype, workers: int
 ) -> dict[Form, float]:
-    """Estimated seconds of each form for a block, from pieces of it."""
+    """Estimated seconds of each form for a block, from pieces of it that keep every worker busy."""
     _, rows, width = sizes
-    n = min(extent.n, _EXAMPLES)
-    k = extent.k
+    whole = Extent(min(extent.n, _EXAMPLES), 0, extent.k, extent.outputs)
     long, short = max(rows, width), min(rows, width)
-    piece = (1, min(long, max(1, _SLICES * workers * blas.COLUMNS // short)), short)
-    few = min(n, max(1, 2 * blas.PAIR_ROWS // tokens))
-    seconds: dict[Form, float] = {}
-    trials: list[tuple[Form, tuple[int, int, int], int]] = [
-        ("materialise", piece, n),
-        ("pairs", (1, rows, width), few),
+    slices = (1, min(long, max(1, _SLICES * workers * blas.COLUMNS // short)), short)
+    side, tiles = blas.pair_tiles(whole, tokens)
+    few = whole if len(tiles) <= workers else Extent(side, side * workers, extent.k, extent.outputs)
+    share = -(-len(blas.pair_tiles(few, tokens)[1]) // workers) / -(-len(tiles) // workers)
+    trials: list[tuple[Form, tuple[int, int, int], Extent, float]] = [
+        ("materialise", slices, whole, math.prod(slices) / math.prod(sizes)),
+        ("pairs", (1, rows, width), few, share / sizes[0]),
     ]
-    for form, shape, count in trials:
-        small = Extent(count, 0, k, extent.outputs)
-        part = _random_part(shape, tokens, count, k, dtype)
-        with blas.Workers(workers) as pool:
-            times = []
-            for _ in range(_REPEATS):
-                kernel = np.zeros(small.shape, dtype)
+    parts = [_random_part(shape, tokens, piece.count, extent.k, dtype) for _, shape, piece, _ in trials]
+    seconds: dict[Form, list[float]] = {form: [] for form, *_ in trials}
+    with blas.Workers(workers) as pool:
+        begun = time.perf_counter()
+        while len(seconds["pairs"]) < _ROUNDS or time.perf_counter() - begun < _ENOUGH:
+            for (form, shape, piece, fraction), part in zip(trials, parts, strict=True):
+                kernel = np.zeros(piece.shape, dtype)
                 start = time.perf_counter()
-                blas.contract(form, [part], shape, small, kernel, pool)
-                times.append(time.perf_counter() - start)
-        whole = form_flops(form, sizes, extent, tokens)
-        seconds[form] = min(times[1:]) * whole / form_flops(form, shape, small, tokens)
-    return seconds
+                blas.contract(form, [part], shape, piece, kernel, pool)
+                seconds[form].append((time.perf_counter() - start) / fraction)
+    return {
+        form: min(times[1:]) * form_flops(form, sizes, extent, tokens) / form_flops(form, sizes, whole, tokens)
+        for form, times in seconds.items()
+    }
 
 
 def _random_part(sizes, tokens, count, k, dtype):

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkft._types import PyTree
+from ntkft.kernels.compilation import compile_once
 from ntkft.kernels.factors import blas, calibration
 from ntkft.kernels.factors.forms import Extent, Form
 from ntkft.kernels.factors.planning import SLICES, Work
 from ntkft.kernels.memory import return_freed_memory
-
-_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
-"""The plainer emitters compile a step in 60 % of the time, and it runs as fast (docs/design.md)."""
 
 
 class Host:
@@ -41,13 +39,7 @@ class Host:
 
     def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable:
         """The step compiled for arguments like these, on a chunk of examples `[batches, micro, ...]`."""
-        lowered = jax.jit(step).lower(*arguments)
-        try:
-            compiled = lowered.compile(compiler_options=_OPTIONS)
-        except jax.errors.JaxRuntimeError:  # a version of XLA without these options
-            compiled = lowered.compile()
-        return_freed_memory()
-        return compiled
+        return compile_once(step, arguments)
 
     def place(self, weights: Sequence[Any]) -> list[Any]:
         """Weights where the steps take them."""
@@ -62,12 +54,14 @@ class Host:
         return [list(chunk) for chunk in zip(*arrays, strict=True)]
 
     def each(self, step: Callable, weights: Sequence[Any], *columns: Sequence[Any]) -> list[Any]:
-        """The step on each chunk, several at a time."""
+        """The step on each chunk, several at a time; what it needed on the way is given back to the system."""
 
         def one(row):
             return jax.block_until_ready(step(weights, *row))
 
-        return self._workers.map(one, list(zip(*columns, strict=True)))
+        done = self._workers.map(one, list(zip(*columns, strict=True)))
+        return_freed_memory()
+        return done
 
     def part(self, swapped: bool, kind: str, operands: Sequence[Any], cotangents: Sequence[Any]) -> blas.Part:
         """One site's factors, chunk by chunk, without copies where memory is shared."""
