@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 from jaxtyping import Bool
 
 from ntkft._errors import InputError
@@ -77,7 +78,7 @@ def _compiled(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> ApplyFn:
     """
     closed = jax.make_jaxpr(apply_fn)(params, inputs)
     leaves = jax.tree.leaves((params, inputs))
-    compiled = compile_once(partial(jax.core.eval_jaxpr, closed.jaxpr), [closed.consts, *leaves])
+    compiled = compile_once(partial(eval_jaxpr, closed.jaxpr), [closed.consts, *leaves])
     return lambda params, inputs: compiled(closed.consts, *jax.tree.leaves((params, inputs)))[0]
 
 

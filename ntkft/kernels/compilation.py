@@ -7,7 +7,7 @@ import jax
 
 from ntkft.kernels.memory import return_freed_memory
 
-_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
+_OPTIONS: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
 """The plainer emitters compile a program in 60 % of the time, and it runs as fast (docs/design.md)."""
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import ntkft
 from ntkft import InputError
+from ntkft.kernels import checks
 from ntkft.kernels.checks import check_tile
 
 X = np.random.default_rng(0).normal(size=(6, 3))
@@ -104,3 +105,16 @@ def test_examples_that_are_only_bad_together_are_named_as_a_pair():
 def test_unusable_arguments_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         _kernel(**options)
+
+
+def test_what_a_model_closes_over_is_no_constant_of_the_program_that_checks_it(monkeypatch):
+    table, arguments = jnp.ones((5, 7)), []
+    compile_once = checks.compile_once
+
+    def noted(function, given):
+        arguments.extend(jax.tree.leaves(given))
+        return compile_once(function, given)
+
+    monkeypatch.setattr(checks, "compile_once", noted)
+    checks.check_apply_fn(lambda params, x: x @ table @ params, jnp.ones((7, 2)), np.ones((4, 5)))
+    assert any(leaf is table for leaf in arguments)

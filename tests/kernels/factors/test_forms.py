@@ -128,6 +128,20 @@ def test_a_measurement_is_in_proportion_to_the_whole():
     assert all(0 < value < 10 for value in seconds.values())
 
 
+def test_token_pairs_are_estimated_by_the_tiles_of_the_busiest_worker(monkeypatch):
+    clock, tokens, extent = [0.0], 16, Extent(256, 0, 1, "scalar")
+
+    def contract(form, parts, sizes, piece, kernel, workers):
+        tiles = len(blas.pair_tiles(piece, tokens)[1])
+        clock[0] += -(-tiles // workers.count) if form == "pairs" else 1
+
+    monkeypatch.setattr(blas, "contract", contract)
+    monkeypatch.setattr(calibration.time, "perf_counter", lambda: clock[0])
+    seconds = calibration.measure((1, 96, 64), tokens, extent, np.dtype(np.float32), 2)
+    assert len(blas.pair_tiles(extent, tokens)[1]) == 10
+    assert seconds["pairs"] == pytest.approx(5)
+
+
 def test_operations_of_both_forms_cross_where_the_formula_says():
     # A square weight of width d, one output, many examples: pairs win while t² < d/2 (forming left out).
     extent, sizes = Extent(10_000, 0, 1, "scalar"), (1, 384, 384)

@@ -80,7 +80,6 @@ def test_cuts_fall_where_only_the_residual_stream_crosses():
 def test_where_all_cuts_are_too_much_those_kept_are_where_the_residual_stream_crosses():
     model, inputs = _deep(12)
     flow = trace_flow(capture(model.apply_fn, model.params, inputs), 2)
-    ends = len(flow.program.equations)
 
     def held(cuts):  # values stored and the factors of one segment, as `planning` counts them
         return planning._peak_bytes(flow, 1, 0, 0, cuts)
@@ -91,13 +90,30 @@ def test_where_all_cuts_are_too_much_those_kept_are_where_the_residual_stream_cr
         return last
 
     cuts = least(held(Cuts()))
+    assert cuts is not None
     assert set(cuts.kept) < set(cuts.places)
     assert {flow.cut_bytes(cut) for cut in cuts.kept} == {12 * 16 * 4}
     assert held(cuts) < 0.8 * held(Cuts(cuts.places, cuts.places))
     covered = [i for stretch in cuts.stretches for i in stretch]
     assert covered == list(range(len(flow.segments(cuts))))
     assert [cuts.places[stretch.start - 1] for stretch in cuts.stretches[1:]] == list(cuts.kept)
-    assert flow.segments(cuts)[-1].equations[-1] < ends
+
+
+def test_of_the_cuts_that_fit_those_of_least_time_are_chosen():
+    model, inputs = _deep(6)
+    flow = trace_flow(capture(model.apply_fn, model.params, inputs), 2)
+
+    def chosen(seconds, room=10**9):
+        cuts = choose_cuts(flow, lambda cuts: planning._peak_bytes(flow, 1, 0, 0, cuts), room, seconds)
+        assert cuts is not None
+        return cuts
+
+    few, many = chosen(_count), chosen(lambda cuts: -_count(cuts))
+    assert few == Cuts()
+    assert len(many.places) >= 6
+    held = planning._peak_bytes(flow, 1, 0, 0, many)
+    assert chosen(_count, held).places  # no room for all at once
+    assert planning._peak_bytes(flow, 1, 0, 0, chosen(_count, held)) <= held
 
 
 def test_masks_and_positions_are_computed_again_and_not_stored():
