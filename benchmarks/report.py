@@ -6,10 +6,11 @@ Writes    the part between the markers in docs/choosing-a-kernel.md, and docs/fi
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks._script import RESULTS
@@ -134,6 +135,7 @@ def _seconds_over_examples(record: dict[str, Any]) -> Figure:
         axes.loglog(sizes, [float(mine[n]["total"]) for n in sizes], "o-", color=colour, label=method)
         if method == "factors":
             axes.loglog(sizes, [mine[n]["floor"] for n in sizes], "--", color=SERIES[-1], label="floor")
+    _ticks(axes, {row["examples"] for row in rows})
     axes.legend(frameon=False)
     return figure
 
@@ -148,8 +150,15 @@ def _seconds_over_tokens(record: dict[str, Any]) -> Figure:
             axes.loglog(
                 [row["tokens"] for row in mine], seconds, style, color=colour, label=f"{shape[0]} × {shape[1]}, {form}"
             )
+    _ticks(axes, {row["tokens"] for row in record["measured"] if row["tokens"] > 1})
     axes.legend(frameon=False, fontsize=7)
     return figure
+
+
+def _ticks(axes: Axes, values: Iterable[int]) -> None:
+    """Ticks where something was measured."""
+    axes.set_xticks(sorted(values), [str(value) for value in sorted(values)])
+    axes.minorticks_off()
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
