@@ -8,7 +8,7 @@ Bars      (a) 512 and 1024 examples, 4 GB: total ≤ 2.0 × floor, where floor =
           (e) 512 examples: peak memory ≤ 1.10 × budget, for 0.5, 1 and 4 GB.
           All kernels agree to 5e-6 √(K_ii K_jj), also with float64.
 Command   python -m benchmarks.against_floor
-Minutes   17 on two CPU cores.
+Minutes   14 on two CPU cores.
 Time      "total" is one call in a fresh process, "steady" the last call there without compiling. The GEMM rate is the
           highest of the run, XLA's or NumPy's.
 Memory    The most that the process held during the first call, less what it held with model and inputs loaded. The
