@@ -87,7 +87,7 @@ def empirical_ntk(
     progress: called as `progress(done, total)`, in pairs of examples × parameters
     announce: called with the plan of "factors" before its work begins
 
-    Cost of "factors": 2 to 3 forward-sized passes, then what `kernels.factors.forms` says.
+    Cost of "factors": 2 to 4 forward-sized passes, then what `kernels.factors.forms` says.
     Cost of "jacobian" with s slices: s forward passes, the backward passes down to the slice's leaves, and
     n·m·k²·p multiply-adds for the product (half if x2 is None; k instead of k² for the trace). With r rows of tiles,
     the passes are run r times for each example.

@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def flops(self) -> float:
-        """Operations of all forms of one tile: what is left is 2 to 3 forward-sized passes."""
+        """Operations of all forms of one tile: what is left is 2 to 4 forward-sized passes."""
         return sum(leaf.flops for leaf in self.leaves)
 
     def __str__(self) -> str:
