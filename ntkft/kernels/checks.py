@@ -78,7 +78,7 @@ def _compiled(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> ApplyFn:
     """
     closed = jax.make_jaxpr(apply_fn)(params, inputs)
     leaves = jax.tree.leaves((params, inputs))
-    compiled = compile_once(partial(eval_jaxpr, closed.jaxpr), [closed.consts, *leaves])
+    compiled = compile_once(partial(eval_jaxpr, closed.jaxpr), [closed.consts, *leaves], quick=True)
     return lambda params, inputs: compiled(closed.consts, *jax.tree.leaves((params, inputs)))[0]
 
 

@@ -111,9 +111,9 @@ def test_what_a_model_closes_over_is_no_constant_of_the_program_that_checks_it(m
     table, arguments = jnp.ones((5, 7)), []
     compile_once = checks.compile_once
 
-    def noted(function, given):
+    def noted(function, given, **options):
         arguments.extend(jax.tree.leaves(given))
-        return compile_once(function, given)
+        return compile_once(function, given, **options)
 
     monkeypatch.setattr(checks, "compile_once", noted)
     checks.check_apply_fn(lambda params, x: x @ table @ params, jnp.ones((7, 2)), np.ones((4, 5)))

@@ -52,8 +52,8 @@ class Devices:
         """The form with the fewest operations: on accelerators, both run at the speed of their products."""
         return min(possible, key=lambda form: form_flops(form, sizes, extent, tokens))
 
-    def overhead(self, held: int, again: float, segments: int) -> float:
-        """Memory that is there costs nothing."""
+    def overhead(self, held: int, again: float, segments: int, equations: int) -> float:
+        """Memory that is there costs nothing; neither do segments, beside what is done again."""
         return again
 
     def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable:

@@ -33,9 +33,9 @@ class Host:
         """As measured on this machine."""
         return calibration.faster_form(possible, sizes, tokens, extent, dtype, self.threads)
 
-    def overhead(self, held: int, again: float, segments: int) -> float:
+    def overhead(self, held: int, again: float, segments: int, equations: int) -> float:
         """As measured on two cores: touching memory is dear, more so than a forward pass (docs/design.md)."""
-        return held / 5e8 + again / 7e10 + segments / 10
+        return held / 5e8 + again / 7e10 + segments / 4 + equations / 70
 
     def compile(self, step: Callable, arguments: Sequence[Any]) -> Callable:
         """The step compiled for arguments like these, on a chunk of examples `[batches, micro, ...]`."""

@@ -129,6 +129,7 @@ def _sweep(
     def ahead(values: list[Any], segment: int) -> list[Any]:
         return executor.each(steps.ahead[segment], weights, chunks, values)
 
+    needed = next((i for i, segment in enumerate(work.segments) if segment.sites), len(work.segments))
     kept: list[list[Any]] = [[[] for _ in chunks]]
     for stretch in work.cuts.stretches[:-1]:
         kept.append(reduce(ahead, stretch, kept[-1]))
@@ -137,6 +138,8 @@ def _sweep(
     for stretch in reversed(work.cuts.stretches):
         stored = list(accumulate(stretch[:-1], ahead, initial=kept.pop()))
         for segment in reversed(stretch):
+            if segment < needed:  # nothing to differentiate from here on
+                return
             found = executor.each(steps.back[segment], weights, chunks, stored.pop(), cotangents)
             cotangents, factors = [list(column) for column in zip(*found, strict=True)]
             del found

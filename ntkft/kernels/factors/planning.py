@@ -64,8 +64,11 @@ class Resources(Protocol):
         """Of the possible forms of a block of `sizes` and `tokens`, the one that takes less time."""
         ...
 
-    def overhead(self, held: int, again: float, segments: int) -> float:
-        """Seconds, up to a constant, that it takes to hold so many bytes, do so many operations again, cut so often."""
+    def overhead(self, held: int, again: float, segments: int, equations: int) -> float:
+        """Seconds, up to a constant.
+
+        To hold so many bytes, do so many operations again, run so many segments and compile so many equations.
+        """
         ...
 
 
@@ -86,6 +89,11 @@ def plan_work(
     fixed = kernels = (groups + 2 * workers + 1) * kernel
     if resources.devices > 1:
         fixed += largest.count * max((flow.factor_bytes(block.sites) for block in program.blocks), default=0)
+    forward_flops = [
+        (program.sites[i].equation, 2 * site_tokens(program, program.sites[i]) * math.prod(block.sizes))
+        for block in program.blocks
+        for i in block.sites
+    ]
     while True:
         chunks = workers * -(-share // (workers * micro * _BATCHES_PER_CHUNK))
         batches = -(-share // (micro * chunks))
@@ -95,7 +103,8 @@ def plan_work(
             memory // SLICES,
         )
         cost = partial(_peak_bytes, flow, padded, workers * micro, fixed + slices)
-        seconds = partial(_overhead, flow, padded, cost, resources)
+        products = [(equation, padded * flops // workers) for equation, flops in forward_flops]
+        seconds = partial(_overhead, flow, products, cost, resources)
         cuts = choose_cuts(flow, cost, memory, seconds)
         if cuts is not None:
             break
@@ -125,16 +134,16 @@ def _peak_bytes(flow: Flow, examples: int, at_once: int, fixed: int, cuts: Cuts)
     return peak + fixed
 
 
-def _overhead(flow: Flow, examples: int, cost: Callable[[Cuts], int], resources: Resources, cuts: Cuts) -> float:
-    """What the choice of cuts decides of the time: all that stands before the last cut is evaluated twice."""
-    program, last = flow.program, max(cuts.places, default=0)
-    again = sum(
-        2 * site_tokens(program, program.sites[i]) * math.prod(block.sizes)
-        for block in program.blocks
-        for i in block.sites
-        if program.sites[i].equation < last
-    )
-    return resources.overhead(cost(cuts), examples * again / resources.threads, len(cuts.places) + 1)
+def _overhead(
+    flow: Flow, products: Sequence[tuple[int, int]], cost: Callable[[Cuts], int], resources: Resources, cuts: Cuts
+) -> float:
+    """What the choice of cuts decides of the time: all that stands before the last cut is evaluated twice.
+
+    products: for each site its equation, and the operations of evaluating it for all examples of one thread
+    """
+    last = max(cuts.places, default=0)
+    again = sum(operations for equation, operations in products if equation < last)
+    return resources.overhead(cost(cuts), again, len(cuts.places) + 1, flow.compiled_equations(cuts))
 
 
 def choose_form(

@@ -8,8 +8,8 @@ pass, its blocks are contracted, and its factors are dropped. With s segments th
 Where all cuts together are too much, the forward sweep keeps some of them, and the values at those between two that
 are kept are computed again, once, when the reverse sweep comes to them: at most one more forward-sized pass.
 
-A value that crosses a cut is stored only if it depends on the weights or took a product to compute. What follows
-from the inputs or the weights alone (masks, positions, a transposed weight) is computed again where it is needed.
+A value that crosses a cut is stored only if it depends on the weights or took a product or a lookup to compute. What
+follows from the inputs or the weights alone (masks, positions, a transposed weight) is computed again where needed.
 """
 
 import itertools
@@ -122,6 +122,18 @@ class Flow:
         equations = self.program.equations[start:stop]
         return sum(_bytes(v) for equation in equations for v in equation.outvars)
 
+    def compiled_equations(self, cuts: Cuts) -> int:
+        """Equations to compile: of segments that look the same, those of one."""
+        bounds = itertools.pairwise([0, *cuts.places, len(self.program.equations)])
+        return sum(map(len, {self.looks[start:stop] for start, stop in bounds}))
+
+    @cached_property
+    def looks(self) -> tuple[int, ...]:
+        """A number for each equation, the same for the same operation on the same shapes."""
+        known: dict[str, int] = {}
+        looks = [f"{e.primitive} {[v.aval for v in (*e.invars, *e.outvars)]}" for e in self.program.equations]
+        return tuple(known.setdefault(look, len(known)) for look in looks)
+
     def segments(self, cuts: Cuts) -> tuple[Segment, ...]:
         """The program in pieces."""
         program = self.program
@@ -173,7 +185,9 @@ def trace_flow(program: Program, k: int, *, kept: np.dtype | None = None) -> Flo
             died[v] = index
         differentiated = index in site_equations or any(stored.get(v, False) for v in inputs)
         depends = any(v in on_example for v in inputs)
-        weighs = depends and (equation.primitive.name in _HEAVY or any(v in heavy or v in stored for v in inputs))
+        lookup = equation.primitive.name == "gather" and equation.invars[0] not in on_example
+        worth = lookup or equation.primitive.name in _HEAVY or any(v in heavy or v in stored for v in inputs)
+        weighs = depends and worth
         for v in equation.outvars:
             born[v] = index
             if depends:
@@ -181,10 +195,15 @@ def trace_flow(program: Program, k: int, *, kept: np.dtype | None = None) -> Flo
             if weighs:
                 heavy.add(v)
             if differentiated or weighs:
-                stored[v] = differentiated and jnp.issubdtype(v.aval.dtype, jnp.floating)
+                stored[v] = differentiated and _floating(v)
     end = len(jaxpr.eqns)
     died.update({v: end for v in jaxpr.outvars if isinstance(v, Var)})
     crossing = {v: carries for v, carries in stored.items() if v in died}
+    # What the first site reads carries a cotangent that nobody needs: so the first layer is differentiated like the
+    # others, in one program with them.
+    first = min((site.equation for site in program.sites), default=end)
+    for v in crossing:
+        crossing[v] |= born[v] < first <= died[v] and _floating(v)
     return Flow(program, k, crossing, born, died, kept)
 
 
@@ -192,18 +211,22 @@ def choose_cuts(flow: Flow, held: Callable[[Cuts], int], room: int, seconds: Cal
     """The cuts of least `seconds` of those that hold at most `room` bytes; None when none do.
 
     For a bound on the factors of one segment, the cuts that store least are a shortest path over the places between
-    consecutive sites where the fewest bytes cross; bounds from all factors down to the neediest site's are tried. All
+    consecutive sites where the fewest bytes cross; bounds from all factors down to the neediest site's are tried, each
+    also with what stands before the first layer and after the last cut off, which leaves the layers one program. All
     cuts are kept where they can be. Else the first that fit are taken, and those kept are a shortest path likewise,
     over the cuts, for a bound on the values between two of them.
     """
     places = _places(flow)
+    ends = [end for end in _ends(flow, places) if end not in places]
     starts = [site.equation for site in flow.program.sites]
     need = {
         (i, j): flow.factor_bytes(k for k, e in enumerate(starts) if places[i] <= e < places[j])
         for i, j in itertools.combinations(range(len(places)), 2)
     }
     prices = [flow.cut_bytes(place) for place in places]
-    tried = list(dict.fromkeys(_shortest(places, prices, need, bound) for bound in _bounds(need)))
+    paths = [_shortest(places, prices, need, bound) for bound in _bounds(need)]
+    chosen = [end for count in range(len(ends) + 1) for end in itertools.combinations(ends, count)]
+    tried = list(dict.fromkeys(tuple(sorted({*path, *end})) for path in paths for end in chosen))
     once = [cuts for path in tried if held(cuts := Cuts(path, path)) <= room]
     if once:
         return min(once, key=seconds)
@@ -228,9 +251,31 @@ def _bounds(need: Mapping[tuple[int, int], int]) -> list[float]:
 
 def _places(flow: Flow) -> list[int]:
     """Where a cut may go: the start, the cheapest position between consecutive sites that keep factors, the end."""
-    kept = [s.equation for s in flow.program.sites if s.kind in ("matmul", "rows")]
-    between = [min(range(a + 1, b + 1), key=flow.cut_bytes) for a, b in itertools.pairwise(sorted(set(kept)))]
+    between = [_cheapest(flow, range(a + 1, b + 1)) for a, b in itertools.pairwise(_keeping(flow))]
     return [0, *sorted({p for p in between if flow.cut_bytes(p) > 0}), len(flow.program.equations)]
+
+
+def _ends(flow: Flow, places: Sequence[int]) -> list[int]:
+    """The cheapest position before the first site, and behind the last layer, as far as behind the one before it."""
+    sites, looks = _keeping(flow), flow.looks
+    before = [p for p in range(1, sites[0] + 1) if flow.cut_bytes(p) > 0] if sites else []
+    head = [_cheapest(flow, before)] if before else []
+    following = [(site, min(p for p in places if p > site)) for site in sites]
+    for last in reversed(sites):
+        for site, place in reversed(following):
+            if place <= last and looks[site:place] == looks[last : last + place - site]:
+                return [*head, last + place - site]
+    return head
+
+
+def _keeping(flow: Flow) -> list[int]:
+    """Equations of the sites that keep factors."""
+    return sorted({s.equation for s in flow.program.sites if s.kind in ("matmul", "rows")})
+
+
+def _cheapest(flow: Flow, positions: Sequence[int]) -> int:
+    """The last of these positions where a cut stores the fewest bytes."""
+    return min(reversed(positions), key=flow.cut_bytes)
 
 
 def _shortest(places, prices, need, bound) -> tuple[int, ...]:
@@ -243,6 +288,10 @@ def _shortest(places, prices, need, bound) -> tuple[int, ...]:
         cuts.append(places[at])
         at = best[at][1]
     return tuple(reversed(cuts))
+
+
+def _floating(variable: Any) -> bool:
+    return jnp.issubdtype(variable.aval.dtype, jnp.floating)
 
 
 def _size(shape: Any) -> int:

@@ -11,12 +11,14 @@ from ntkft._errors import InputError
 from ntkft._tree import take_examples
 from ntkft.kernels.factors import planning
 from ntkft.kernels.factors.capture import capture
+from ntkft.kernels.factors.host import Host
 from ntkft.kernels.factors.segments import Cuts, choose_cuts, trace_flow
 from ntkft.models import random_model, readouts
 from ntkft.models.transformer import TransformerConfig
+from ntkft.report import workload
 from tests.cases import CASES
 from tests.references import contract, flat_jacobian
-from tests.tolerances import INVARIANCE_F32, KERNEL_F64, kernel_error
+from tests.tolerances import INVARIANCE_F32, KERNEL_F32, KERNEL_F64, kernel_error
 
 
 def _deep(layers=4):
@@ -123,11 +125,13 @@ def test_masks_and_positions_are_computed_again_and_not_stored():
     assert all(flow.stored[v] for v in crossing)  # nothing crosses that carries no cotangent
 
 
-def test_equal_layers_compile_once(monkeypatch):
+@pytest.mark.parametrize("weights", [".", "^layers/", "^layers/[12]/"])
+def test_layers_compile_once_whatever_stands_before_and_after_them(weights, monkeypatch):
+    monkeypatch.setattr(Host, "overhead", lambda self, held, again, segments, equations: equations)
     compiled = []
-    monkeypatch.setattr(planning, "choose_cuts", lambda flow, held, room, seconds: _between_layers(flow))
-    for layers in (3, 6):
+    for layers in (3, 5):
         model, inputs = _deep(layers)
+        apply_fn, params = workload.only(model.apply_fn, model.params, weights)
         count = [0]
         original = jax.jit
 
@@ -137,17 +141,12 @@ def test_equal_layers_compile_once(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(jax, "jit", counting)
-            ntkft.empirical_ntk(model.apply_fn, model.params, inputs, outputs="trace", method="factors", check=False)
+            kernel = ntkft.empirical_ntk(apply_fn, params, inputs, outputs="full", method="factors", check=False)
         compiled.append(count[0])
-    assert compiled[0] == compiled[1]
-
-
-def _between_layers(flow):
-    """Where only the residual stream crosses and a new layer's first norm begins."""
-    stream = 12 * 16 * 4
-    norms = [s.equation for s in flow.program.sites if s.kind == "matmul"][::6]
-    places = tuple(max(p for p in range(1, equation) if flow.cut_bytes(p) == stream) for equation in norms[1:-1])
-    return Cuts(places, places)
+        assert kernel.plan.pieces > 2
+        whole = ntkft.empirical_ntk(apply_fn, params, inputs, outputs="full", method="jacobian", check=False)
+        assert kernel_error(kernel.total, whole.total) <= KERNEL_F32
+    assert compiled[1] <= compiled[0] <= 8
 
 
 def test_a_budget_that_holds_no_cut_is_refused_with_what_to_do():
