@@ -1,7 +1,8 @@
 """neural-tangents in batches: the largest that fits a budget and the fastest of those, extrapolated by a checked law.
 
-`nt.batch` computes all (n/b)² blocks of b × b examples, of both triangles, at the same cost each. They are timed at
-n = 2b, and n = 3b checks that law on the fastest implementation.
+`nt.batch` computes all (n/b)² blocks of b × b examples, of both triangles, at the same cost each. One block is timed
+for every implementation and batch, four blocks (n = 2b) for the best of them: they are what is extrapolated, and how
+far the single block promised them is the law's error.
 """
 
 import warnings
@@ -26,16 +27,20 @@ def best_peer(
 
     batches: implementation → the first batch to try
     """
-    most = max(examples)
     found = [
-        _at_best_batch(bench, workload, implementation, memory=memory, start=start, examples=examples)
+        _best_batch(bench, workload, implementation, memory=memory, start=start, examples=examples)
         for implementation, start in batches.items()
     ]
-    fitting = [peer for peer in found if peer["batch"]]
+    fitting = [index for index, peer in enumerate(found) if peer["batch"]]
     if not fitting:
         raise SystemExit(f"no implementation fits {memory / 1e9:g} GB at {batches}: start at smaller batches")
-    best = min(fitting, key=lambda peer: peer["extrapolated"][str(most)]["total"])
-    return {"implementations": found, "best": best, "law": _check_law(bench, workload, best)}
+    index = min(fitting, key=lambda i: found[i]["extrapolated"][str(max(examples))]["total"])
+    block, batch = found[index]["measured"], found[index]["batch"]
+    measured = _measure(bench, workload, found[index]["implementation"], batch, 2 * batch, calls=2)
+    found[index] |= _extrapolated(measured, batch, examples, blocks=4)
+    promised = extrapolate(block, blocks=1, to=4)["steady"]
+    law = {"examples": 2 * batch, "promised": promised, "error": promised / measured["steady"] - 1}
+    return {"implementations": found, "best": found[index], "law": law}
 
 
 def extrapolate(found: dict[str, Any], *, blocks: float, to: float) -> dict[str, float]:
@@ -54,25 +59,28 @@ def kernel_name(workload: dict[str, Any], implementation: int, batch: int, examp
     return f"neural_tangents:{implementation} of {shape}, in batches of {batch}"
 
 
-def _at_best_batch(bench, workload, implementation, *, memory, start, examples) -> dict[str, Any]:
-    """Larger and larger batches while they can fit; of those that did, the one that takes least for a pair."""
+def _best_batch(bench, workload, implementation, *, memory, start, examples) -> dict[str, Any]:
+    """One block of larger and larger batches while they can fit; of those that did, the one that takes least a pair."""
     tried: dict[int, dict[str, Any]] = {}
     batch: int | None = start
     while batch is not None and batch <= max(examples) // 3:
-        probe = _measure(bench, workload, implementation, batch, batch, calls=1)
-        tried[batch] = {key: probe[key] for key in ("bytes", "steady", "failed") if key in probe}
-        batch = next_batch(batch, probe["bytes"], memory) if probe["bytes"] <= memory else _between(tried)
-    fitting = {b: found for b, found in tried.items() if found["bytes"] <= memory}
-    result = {"implementation": implementation, "tried": tried, "batch": None}
+        tried[batch] = _measure(bench, workload, implementation, batch, batch, calls=1)
+        taken = tried[batch]["bytes"]
+        batch = next_batch(batch, taken, memory) if taken <= memory else _between(tried)
+    short = {
+        b: {key: found[key] for key in ("bytes", "steady", "failed") if key in found} for b, found in tried.items()
+    }
+    result = {"implementation": implementation, "tried": short, "batch": None}
+    fitting = {b: found["steady"] / b**2 for b, found in tried.items() if found["bytes"] <= memory}
     if not fitting:
         return result
-    best = min(fitting, key=lambda b: fitting[b]["steady"] / b**2)
-    found = _measure(bench, workload, implementation, best, 2 * best, calls=2)
-    return result | {
-        "batch": best,
-        "measured": found,
-        "extrapolated": {str(n): extrapolate(found, blocks=4, to=(n / best) ** 2) for n in examples},
-    }
+    best = min(fitting, key=lambda b: fitting[b])
+    return result | {"batch": best} | _extrapolated(tried[best], best, examples, blocks=1)
+
+
+def _extrapolated(measured, batch, examples, *, blocks) -> dict[str, Any]:
+    sizes = {str(n): extrapolate(measured, blocks=blocks, to=(n / batch) ** 2) for n in examples}
+    return {"measured": measured, "blocks": blocks, "extrapolated": sizes}
 
 
 def next_batch(batch: int, taken: float, memory: float) -> int | None:
@@ -85,14 +93,6 @@ def _between(tried: dict[int, dict[str, Any]]) -> int | None:
     """After the first that does not fit: half-way from the last that did, once."""
     last, first = list(tried)[-2:] if len(tried) > 1 else (0, 0)
     return (last + first) // 2 if first == 2 * last and last >= 4 else None
-
-
-def _check_law(bench, workload, peer) -> dict[str, Any]:
-    """The steady time of 9 blocks, and what 4 blocks promised."""
-    chosen = {"implementation": peer["implementation"], "batch": peer["batch"], "examples": 3 * peer["batch"]}
-    found = _measure(bench, workload, **chosen, calls=2)
-    promised = extrapolate(peer["measured"], blocks=4, to=9)
-    return chosen | {"measured": found, "promised": promised, "error": promised["steady"] / found["steady"] - 1}
 
 
 def _measure(bench, workload, implementation, batch, examples, *, calls) -> dict[str, Any]:

@@ -10,8 +10,8 @@ Bars      (b) scalar, 64 tokens, 4 GB for both: ≥ 10 × at 512 examples, ≥ 1
 Command   python -m benchmarks.against_neural_tangents
 Minutes   40 on two CPU cores.
 Time      "total" is one call in a fresh process, "steady" leaves compiling out. Ours at the largest size is called
-          once. neural-tangents in batches is extrapolated from four measured blocks, at the batch that takes least
-          time for a pair among those that fit; nine blocks check the law (`_peer`).
+          once. neural-tangents in batches is extrapolated at the batch that takes least time for a pair among those
+          that fit: from four measured blocks for its best implementation, from one for the others (`_peer`).
 Memory    As in `against_floor`.
 Writes    results/DEVICE/against_neural_tangents.json
 """
@@ -150,10 +150,11 @@ def tables(record: dict[str, Any]) -> list[Table]:
     for part, name in ((batched, "scalar"), (short, "full")):
         for peer in part["peers"]["implementations"]:
             for n, costs in (peer.get("extrapolated") or {}).items():
-                what = f"neural_tangents:{peer['implementation']}, {n} {name}, batches of {peer['batch']}, extrapolated"
+                batches = f"batches of {peer['batch']}, from {peer['blocks']}"
+                what = f"neural_tangents:{peer['implementation']}, {n} {name}, {batches}"
                 add(what, peer["measured"], costs)
     laws = ", ".join(f"{part['peers']['law']['error']:+.1%}" for part in (batched, short))
-    rows.caption = f"nine blocks from four: {laws}"
+    rows.caption = f"neural-tangents in batches: extrapolated from 1 or 4 blocks; four blocks from one: {laws}"
     return [rows]
 
 

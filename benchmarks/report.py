@@ -94,7 +94,8 @@ def _against_neural_tangents(record: dict[str, Any]) -> str:
     for part, form in ((batched, "scalar"), (short, "full")):
         for peer in part["peers"]["implementations"]:
             for n, costs in (peer.get("extrapolated") or {}).items():
-                what = f"neural_tangents:{peer['implementation']}, {n} {form}, batches of {peer['batch']}, extrapolated"
+                batches = f"batches of {peer['batch']}, from {peer['blocks']}"
+                what = f"neural_tangents:{peer['implementation']}, {n} {form}, {batches}"
                 rows.append((what, _gb(peer["measured"]["bytes"]), *_seconds(peer["measured"] | costs)))
     return markdown(("kernel", "peak GB", "total s", "compile s", "steady s"), rows)
 

@@ -58,7 +58,7 @@ def check_apply_fn(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> None:
     """
     check_finite("parameters", params)
     probe = np.arange(min(_PROBE, count_examples(inputs)))
-    forward = _compiled(apply_fn, params, take_examples(inputs, probe))
+    forward = _compiled(apply_fn, params, take_examples(inputs, probe), quick=True)
     first = np.asarray(forward(params, take_examples(inputs, probe)), np.float64)
     again = np.asarray(forward(params, take_examples(inputs, probe)), np.float64)
     if not np.array_equal(first, again, equal_nan=True):
@@ -71,14 +71,14 @@ def check_apply_fn(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> None:
     return_freed_memory()
 
 
-def _compiled(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> ApplyFn:
+def _compiled(apply_fn: ApplyFn, params: PyTree, inputs: PyTree, *, quick: bool) -> ApplyFn:
     """The function for inputs of this shape, leaving nothing behind once it is dropped.
 
     What it closes over (the weights outside the kernel, say) is passed to the program as arguments.
     """
     closed = jax.make_jaxpr(apply_fn)(params, inputs)
     leaves = jax.tree.leaves((params, inputs))
-    compiled = compile_once(partial(eval_jaxpr, closed.jaxpr), [closed.consts, *leaves], quick=True)
+    compiled = compile_once(partial(eval_jaxpr, closed.jaxpr), [closed.consts, *leaves], quick=quick)
     return lambda params, inputs: compiled(closed.consts, *jax.tree.leaves((params, inputs)))[0]
 
 
@@ -87,7 +87,8 @@ def check_outputs(apply_fn: ApplyFn, params: PyTree, inputs: PyTree) -> None:
 
     Cost: one forward pass over all examples, in batches of 16. Raises `InputError` naming the example.
     """
-    forward, n = jax.jit(apply_fn), count_examples(inputs)
+    n = count_examples(inputs)
+    forward = _compiled(apply_fn, params, take_examples(inputs, np.arange(_BATCH) % n), quick=False)
     for start in range(0, n, _BATCH):
         rows = np.arange(start, start + _BATCH) % n  # one shape, so one compilation
         values = np.asarray(forward(params, take_examples(inputs, rows)), np.float64)

@@ -107,7 +107,8 @@ def test_unusable_arguments_are_refused(options, message):
         _kernel(**options)
 
 
-def test_what_a_model_closes_over_is_no_constant_of_the_program_that_checks_it(monkeypatch):
+@pytest.mark.parametrize("check", [checks.check_apply_fn, checks.check_outputs])
+def test_what_a_model_closes_over_is_no_constant_of_the_program_that_checks_it(check, monkeypatch):
     table, arguments = jnp.ones((5, 7)), []
     compile_once = checks.compile_once
 
@@ -116,5 +117,5 @@ def test_what_a_model_closes_over_is_no_constant_of_the_program_that_checks_it(m
         return compile_once(function, given, **options)
 
     monkeypatch.setattr(checks, "compile_once", noted)
-    checks.check_apply_fn(lambda params, x: x @ table @ params, jnp.ones((7, 2)), np.ones((4, 5)))
+    check(lambda params, x: x @ table @ params, jnp.ones((7, 2)), np.ones((4, 5)))
     assert any(leaf is table for leaf in arguments)
