@@ -40,7 +40,7 @@ class Settings:
     little: float = 2.8e8
     short_tokens: int = 8
     short_examples: int = 512
-    short_batches: dict[int, int] = field(default_factory=lambda: {1: 8, 2: 8, 3: 8})
+    short_batches: dict[int, int] = field(default_factory=lambda: {1: 32, 2: 8, 3: 32})
     k: int = 4
     gemm_size: int = 4096
 
