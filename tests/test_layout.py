@@ -15,10 +15,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["_errors", "_types", "_tree"],
     ["models", "data"],
-    ["linearize"],
+    ["linearize", "batched"],
     ["kernels"],
     ["spectra"],
     ["dynamics"],
+    ["taskvectors"],
+    ["anchoring"],
     ["finetuning"],
     ["plots"],
     ["report"],

@@ -12,9 +12,9 @@ import tyro
 
 from ntkft._errors import InputError
 from ntkft._tree import digest
+from ntkft.batched import compile_outputs
 from ntkft.cli.console import progress, say
 from ntkft.data import Task, Tokens, load_task, one_hot_targets, regression_targets, signed_targets, tokenize
-from ntkft.finetuning import compile_outputs
 from ntkft.kernels import Kernel, Method, Precision, empirical_ntk
 from ntkft.models import Model, load, parse_readout
 from ntkft.report.prediction import SETS, Problem, set_rows

@@ -1,6 +1,8 @@
 """Training dynamics in closed form: spectral filters, predictions, stopping rules, risk over epochs and sample size."""
 
 from ntkft.dynamics.bounds import RiskBounds, risk_bounds
+from ntkft.dynamics.classification import accuracy, class_of, decide
+from ntkft.dynamics.descent import kernel_descent
 from ntkft.dynamics.filters import SpectralFilter, gradient_descent, gradient_flow, heavy_ball, ridge
 from ntkft.dynamics.plug_ins import TargetNorm, estimate_noise, estimate_target_norm
 from ntkft.dynamics.prediction import dual_coefficients, outputs_at, per_output
@@ -17,7 +19,10 @@ __all__ = [
     "RiskSurface",
     "SpectralFilter",
     "TargetNorm",
+    "accuracy",
     "bias_variance",
+    "class_of",
+    "decide",
     "dual_coefficients",
     "estimate_noise",
     "estimate_target_norm",
@@ -27,6 +32,7 @@ __all__ = [
     "heavy_ball",
     "holdout_curve",
     "holdout_stopping",
+    "kernel_descent",
     "krr_stopping",
     "outputs_at",
     "over_seeds",

@@ -56,10 +56,11 @@ def outputs_at(
             f"outputs_at: got a kernel {list(kernel.shape)} and pretrained outputs {list(start.shape)} for dual "
             f"coefficients of {n} examples with {k} outputs; wanted [m, {n}] or [m, {k}, {n}, {k}], and [m, {k}]"
         )
-    columns = n if kernel.ndim == 2 else n * k
-    matrix = np.asarray(kernel, np.float64).reshape(-1, columns)
-    moved = matrix @ np.moveaxis(dual.reshape(count, columns, -1), 0, 1).reshape(columns, -1)
-    return start.reshape(m, k)[None] + np.moveaxis(moved.reshape(len(matrix), count, -1), 1, 0).reshape(count, m, k)
+    order, alike = (n, k) if kernel.ndim == 2 else (n * k, 1)
+    matrix = np.asarray(kernel, np.float64).reshape(-1, order)
+    moved = matrix @ np.moveaxis(dual.reshape(count, order, alike), 0, 1).reshape(order, count * alike)
+    moved = np.moveaxis(moved.reshape(len(matrix), count, alike), 1, 0)
+    return start.reshape(m, k)[None] + moved.reshape(count, m, k)
 
 
 def per_output(kernel: EmpiricalKernel | Num[Array, "..."], k: int) -> Num[Array, "..."]:

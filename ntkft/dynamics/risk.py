@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Num
 
 from ntkft._errors import refuse
 from ntkft._types import Array
+from ntkft.dynamics.classification import accuracy, class_of
 from ntkft.dynamics.filters import SpectralFilter, gradient_descent, whole_steps
 from ntkft.dynamics.prediction import dual_coefficients, outputs_at, per_output, precision_of, restrict
 from ntkft.spectra.decay import Counts
@@ -105,7 +106,7 @@ def predict_risk(
         step_size=float(step_size),
         test_mse=surface[0],
         train_mse=surface[1],
-        test_accuracy=surface[2] if _are_classes(data.y) and _are_classes(data.y_test) else None,
+        test_accuracy=None if class_of(data.y) is None or class_of(data.y_test) is None else surface[2],
     )
 
 
@@ -173,21 +174,15 @@ def _learning_curve(
     dual = dual_coefficients(spectrum, data.y[rows] - data.f[rows], descent, steps)
     fitted = outputs_at(subset, dual, data.f[rows])
     predicted = outputs_at(restrict(data.cross, slice(None), rows), dual, data.f_test)
-    accuracy = np.mean(_decide(predicted) == _decide(data.y_test)[None], axis=1)
-    return np.stack([_mean_square(predicted, data.y_test), _mean_square(fitted, data.y[rows]), accuracy])
+    right = accuracy(predicted, data.y_test)
+    return np.stack(
+        [
+            _mean_square(predicted, data.y_test),
+            _mean_square(fitted, data.y[rows]),
+            np.full(len(steps), np.nan) if right is None else right,
+        ]
+    )
 
 
 def _mean_square(outputs: Float[np.ndarray, "s m k"], targets: Float[np.ndarray, "m k"]) -> Float[np.ndarray, " s"]:
     return np.mean(np.sum((outputs - targets[None]) ** 2, axis=2), axis=1)
-
-
-def _decide(outputs: Float[np.ndarray, "*rows k"]) -> Int[np.ndarray, "*rows"]:
-    """The class that outputs, or targets, speak for."""
-    return (outputs[..., 0] >= 0).astype(int) if outputs.shape[-1] == 1 else np.argmax(outputs, axis=-1)
-
-
-def _are_classes(targets: Float[np.ndarray, "n k"]) -> bool:
-    """Whether targets are ±1 (one output) or one-hot rows."""
-    if targets.shape[1] == 1:
-        return bool(np.all(np.abs(targets) == 1))
-    return bool(np.all((targets == 0) | (targets == 1)) and np.all(targets.sum(axis=1) == 1))

@@ -5,7 +5,6 @@ Read in this order: `optimizers` (how a gradient becomes a step), `losses` (what
 (`finetune`, which puts them together).
 """
 
-from ntkft.finetuning.descent import compile_outputs
 from ntkft.finetuning.optimizers import Optimizer, adamw, gradient_descent, momentum
 from ntkft.finetuning.result import Curve, FinetuneResult
 from ntkft.finetuning.run import finetune
@@ -15,7 +14,6 @@ __all__ = [
     "FinetuneResult",
     "Optimizer",
     "adamw",
-    "compile_outputs",
     "finetune",
     "gradient_descent",
     "momentum",

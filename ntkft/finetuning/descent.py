@@ -111,21 +111,6 @@ def in_strides(advance: Advance, state: State, stop: int, report: Callable[[int]
     return state, None
 
 
-def compile_outputs(apply_fn: ApplyFn, micro_batch: int) -> Callable[[PyTree, PyTree], np.ndarray]:
-    """`outputs(params, inputs)`: the model on any number of examples, `[m, k]`, `micro_batch` at a time.
-
-    The last micro-batch is filled up with copies of the last example: one compilation for each shape of an example.
-    """
-    compiled = jax.jit(apply_fn)
-
-    def outputs(params: PyTree, inputs: PyTree) -> np.ndarray:
-        m = count_examples(inputs)
-        rows = [np.minimum(np.arange(start, start + micro_batch), m - 1) for start in range(0, m, micro_batch)]
-        return np.concatenate([np.asarray(compiled(params, take_examples(inputs, part))) for part in rows])[:m]
-
-    return outputs
-
-
 class _Schedule(NamedTuple):
     """Which places of an epoch's order make up each update `u`, and in it each micro-batch `c` of `b` examples."""
 

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from ntkft._types import Array
+from ntkft.dynamics.classification import accuracy
 
 Loss = Callable[[Array, Array], jax.Array]
 """ℓ of each example: outputs `[n, k]` and targets to `[n]`."""
@@ -59,22 +60,6 @@ def measure(outputs: np.ndarray, targets: np.ndarray, loss: str) -> dict[str, np
     if targets.ndim == 2:
         with np.errstate(over="ignore"):  # a diverging run is told by its infinite error, not by a warning
             measured["mse"] = np.mean(np.sum(np.square(targets - outputs.astype(np.float64)), axis=1))
-    if (classes := _classes(targets)) is not None:
-        predicted = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-        measured["accuracy"] = np.mean(predicted == classes)
+    if (right := accuracy(outputs, targets)) is not None:
+        measured["accuracy"] = np.float64(right)
     return measured
-
-
-def _classes(targets: np.ndarray) -> np.ndarray | None:
-    """Class of each example, or None where the targets are numbers to regress on.
-
-    Classes are integers; signs in one column of ±1; or one-hot rows, shifted and scaled at will (two values in all, and
-    the high one once in every row).
-    """
-    if targets.ndim == 1:
-        return targets
-    values = np.unique(targets)
-    if targets.shape[1] == 1:
-        return targets[:, 0] > 0 if np.isin(values, (-1, 1)).all() else None
-    one_hot = values.size == 2 and ((targets == values[1]).sum(axis=1) == 1).all()
-    return targets.argmax(axis=1) if one_hot else None

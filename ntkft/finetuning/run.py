@@ -13,8 +13,9 @@ import optax
 from ntkft._errors import InputError
 from ntkft._tree import digest, take_examples
 from ntkft._types import ApplyFn, Array, PyTree
+from ntkft.batched import compile_outputs
 from ntkft.finetuning import checkpoint as store
-from ntkft.finetuning.descent import State, compile_descent, compile_outputs, in_strides, initial_state
+from ntkft.finetuning.descent import State, compile_descent, in_strides, initial_state
 from ntkft.finetuning.history import Progress, Table, append, is_finite, relative_change
 from ntkft.finetuning.losses import LOSSES, measure
 from ntkft.finetuning.optimizers import Optimizer

@@ -15,6 +15,7 @@ from ntkft._types import Array
 from ntkft.dynamics import (
     RiskSurface,
     TargetNorm,
+    accuracy,
     dual_coefficients,
     estimate_noise,
     estimate_target_norm,
@@ -230,18 +231,6 @@ def predict(
         stops={name: float(stop) for name, stop in stops.items()},
         surface=surface,
     )
-
-
-def accuracy(outputs: Float[np.ndarray, "s m k"], targets: Float[Array, "m k"]) -> np.ndarray | None:
-    """Share of right classes at each step: sign for ±1 targets of one output, largest output for one-hot ones."""
-    targets = np.asarray(targets)
-    if targets.shape[1] == 1:
-        if not np.isin(targets, (-1.0, 1.0)).all():
-            return None
-        return np.mean((outputs >= 0) == (targets >= 0)[None], axis=(1, 2))
-    if not (np.isin(targets, (0.0, 1.0)).all() and (targets.sum(axis=1) == 1).all()):
-        return None
-    return np.mean(outputs.argmax(axis=2) == targets.argmax(axis=1)[None], axis=1)
 
 
 def _problems(problem: Problem, epochs: int, record_at: Sequence[int]) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 
 from ntkft._errors import InputError
 from ntkft._types import Outputs
-from ntkft.report.prediction import SETS, Problem, accuracy, block, describe, predict
+from ntkft.report.prediction import SETS, Problem, block, describe, predict
 from tests.report.linear import PLAIN, ROWS, SIZES, LinearModel, by_hand, predicted, separate_outputs, shared_weights
 from tests.tolerances import CLOSED_FORM
 
@@ -156,16 +156,6 @@ def test_a_full_kernel_has_windows_longer_than_its_number_of_examples():
     described = describe(by_hand(features, {"all": features}, "full"), window=14)
     assert described.fit.window == (1, 14)
     assert described.over_n.sizes == (5, 8)  # 5 examples have 15 eigenvalues
-
-
-def test_accuracy_is_by_sign_or_by_the_largest_output_and_only_for_classes():
-    signs = np.array([[1.0], [-1.0], [-1.0], [1.0]])
-    outputs = np.array([[[0.5], [-2.0], [0.1], [-0.1]], [[1.0], [-1.0], [-1.0], [1.0]]])
-    np.testing.assert_array_equal(accuracy(outputs, signs), [0.5, 1.0])
-    one_hot = np.eye(3)[[0, 2]]
-    np.testing.assert_array_equal(accuracy(np.array([[[0.2, 0.1, 0.0], [0.0, 3.0, 2.0]]]), one_hot), [0.5])
-    assert accuracy(outputs, signs * 2) is None
-    assert accuracy(np.zeros((1, 2, 2)), np.array([[1.0, 1.0], [0.0, 1.0]])) is None
 
 
 def test_accuracy_is_predicted_for_classes_and_left_out_otherwise():

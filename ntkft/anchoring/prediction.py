@@ -1,0 +1,120 @@
+"""Re-anchored prediction: kernels computed again at a few points of the way, so that the model is only ever linearised
+over a short stretch.
+
+From an anchor θ_a the linearised model trains as if it were alone, to the next anchor's epoch; the parameters follow,
+θ_{a+1} = θ_a + J_aᵀα, and there the network is evaluated and its kernel computed anew. With one anchor this is the
+first-order prediction; with one at every epoch it is training itself. This is Euler's method on the kernel; a midpoint
+step uses the kernel half-way along each stretch instead, for two kernels a stretch and one order more.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, SupportsFloat, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from ntkft._errors import refuse
+from ntkft._types import Array, PyTree
+from ntkft.anchoring.path import Network
+from ntkft.dynamics.descent import LossName, kernel_descent
+from ntkft.dynamics.filters import whole_steps
+from ntkft.dynamics.prediction import outputs_at, per_output
+from ntkft.spectra.eigen import EmpiricalKernel
+
+KernelFn: TypeAlias = Callable[[PyTree, PyTree, PyTree | None], EmpiricalKernel | Array]
+"""(params, x1, x2) → their kernel, x2 None for x1: `partial(empirical_ntk, apply_fn, outputs="full")`, say."""
+Scheme: TypeAlias = Literal["euler", "midpoint"]
+
+
+@dataclass(frozen=True, eq=False)
+class AnchoredPrediction:
+    """Outputs on each judged set at the recorded epochs, in two readings.
+
+    epochs:   `[s]`, ascending
+    linear:   set → `[s, m, k]`, the model linearised at the latest anchor
+    network:  set → `[s, m, k]`, the network at the parameters that the linearised model has reached, which takes no
+              further kernel; empty when not asked for
+    anchors:  epochs at which kernels were computed; kernels: how many
+    params:   parameters reached at the last recorded epoch
+    """
+
+    epochs: Float[np.ndarray, " s"]
+    linear: Mapping[str, Float[np.ndarray, "s m k"]]
+    network: Mapping[str, Float[np.ndarray, "s m k"]]
+    anchors: tuple[int, ...]
+    kernels: int
+    params: PyTree
+
+
+def predict_anchored(
+    network: Network,
+    params: PyTree,
+    targets: Num[Array, "..."],
+    kernel_fn: KernelFn,
+    *,
+    loss: LossName,
+    step_size: SupportsFloat,
+    epochs: Sequence[int],
+    anchors: Sequence[int],
+    scheme: Scheme,
+    evaluate: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> AnchoredPrediction:
+    """Outputs of full-batch gradient descent at `epochs`, with kernels at the epochs `anchors` (the first is 0).
+
+    targets: of the training examples, as `kernel_descent` takes them; loss: as there
+    scheme:  "euler" uses the kernel at each anchor, "midpoint" that half-way to the next anchor (or the last epoch)
+    evaluate: also evaluate the network at each recorded epoch, one backward and one forward pass each
+    progress: called with (stretches done, stretches)
+
+    Cost: for each stretch a kernel of the training examples with themselves and with those judged (midpoint: and one
+    more of the training examples), and an evaluation; epochs cost next to nothing.
+    Raises `InputError` for anchors that do not ascend from 0 or pass the last epoch, and as `kernel_descent` does, to
+    which the step size must be stable at every anchor.
+    Source: Sun & Raskutti 2026 for the first-order prediction; re-anchoring is this project's.
+    """
+    times = whole_steps("predict_anchored", np.asarray(epochs))
+    starts = [int(anchor) for anchor in anchors]
+    problems = []
+    if len(times) < 1 or (np.diff(times) <= 0).any():
+        problems.append(f"epochs are {list(epochs)}; wanted at least one, ascending")
+    elif not starts or starts[0] != 0 or (np.diff(starts) <= 0).any() or starts[-1] >= max(times[-1], 1):
+        problems.append(f"anchors are {starts}; wanted 0 first, ascending, before the last epoch {times[-1]:g}")
+    if scheme not in ("euler", "midpoint"):
+        problems.append(f"got scheme={scheme!r}; wanted 'euler' or 'midpoint'")
+    refuse("predict_anchored", problems)
+    last = int(times[-1])
+    linear: dict[str, list[np.ndarray]] = {name: [] for name in network.judged}
+    said: dict[str, list[np.ndarray]] = {name: [] for name in network.judged}
+    for index, (begin, end) in enumerate(zip(starts, [*starts[1:], last], strict=True)):
+        fitted, before = network.fitted(params), network.says(params)
+        k = fitted.shape[1]
+
+        def train_from(at, steps, fitted=fitted):
+            kernel = kernel_fn(at, network.train, None)
+            return kernel_descent(
+                kernel, targets, fitted, loss=loss, step_size=step_size, momentum=0.0, penalty=0.0, steps=steps
+            )
+
+        at = params
+        if scheme == "midpoint":
+            # Of L discrete steps, at 0 … L − 1, the middle is at (L − 1)/2: between two where L is even.
+            middle = train_from(params, [(end - begin - 1) // 2, (end - begin) // 2])
+            at = network.advance(params, middle.mean(axis=0))
+        # A stretch ends where the next begins, and the next anchor itself is recorded there.
+        recorded = times[(times >= begin) & ((times < end) | (end == last))]
+        duals = train_from(at, [*(recorded - begin), end - begin])
+        for name, inputs in network.judged.items():
+            cross = per_output(kernel_fn(at, inputs, network.train), k)
+            linear[name].append(outputs_at(np.asarray(cross), duals[:-1], before[name]))
+        for dual in duals[:-1] if evaluate else []:
+            for name, outputs in network.says(network.advance(params, dual, at=at)).items():
+                said[name].append(outputs[None])
+        params = network.advance(params, duals[-1], at=at)
+        if progress is not None:
+            progress(index + 1, len(starts))
+    joined = {name: np.concatenate(parts) for name, parts in linear.items()}
+    whole = {name: np.concatenate(parts) for name, parts in said.items()} if evaluate else {}
+    kernels = len(starts) * (2 if scheme == "midpoint" else 1)
+    return AnchoredPrediction(times, joined, whole, tuple(starts), kernels, params)
