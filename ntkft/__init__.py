@@ -1,7 +1,4 @@
-"""ntkft: empirical neural tangent kernels of pretrained attention models, and what they say about fine-tuning.
-
-The map, in the order of the theory. Names are resolved on first use, so that `import ntkft` itself costs nothing.
-"""
+"""ntkft: the map, in the order of the theory. Names are resolved on first use: `import ntkft` itself costs nothing."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -19,6 +16,7 @@ if TYPE_CHECKING:
         local_rademacher as local_rademacher,
         spectrum as spectrum,
     )
+    from ntkft.taskvectors import task_vector as task_vector
 
 _HOMES = {
     "ntkft.models": ("Model", "load"),
@@ -26,6 +24,7 @@ _HOMES = {
     "ntkft.kernels": ("Kernel", "empirical_ntk", "read_kernel"),
     "ntkft.spectra": ("spectrum", "fit_decay", "local_rademacher", "critical_radius"),
     "ntkft.dynamics": ("stopping_time", "predict_risk"),
+    "ntkft.taskvectors": ("task_vector",),
     "ntkft.finetuning": ("finetune",),
     "ntkft._errors": ("InputError",),
 }
