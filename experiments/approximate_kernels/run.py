@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         results[f"{texts}: bfloat16, relative Frobenius error"] = relative(stored.total, kernel.total)
         if texts == RANDOM:
             results |= leading(problem, spectrum(kernel).eigenvalues[: setting["top"]])
-    save(draw(errors), options.out / "projection.png")
+    save(draw(errors, setting), options.out / "projection.png")
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     for name, value in results.items():
         print(f"{name:64} {value:.3g}")
@@ -101,11 +101,11 @@ def relative(found: Array, expected: Array) -> float:
     return float(np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected))
 
 
-def draw(errors: dict[str, list[dict[str, float]]]) -> Figure:
+def draw(errors: dict[str, list[dict[str, float]]], setting: dict) -> Figure:
     """True errors as dots on the lines of those stated beforehand."""
-    figure, axes = new_axes(
-        "Error of a projected kernel: stated (line), true (dot)", "probes", "relative Frobenius error"
-    )
+    model = setting["model"] if isinstance(setting["model"], str) else "tiny model"
+    title = f"{model}, {setting['examples']} × {setting['tokens']} tokens: stated (line), true (dot)"
+    figure, axes = new_axes(title, "probes (seed 0)", "relative Frobenius error")
     curves = [(texts, count) for texts, rows in errors.items() for count in sorted({r["landmarks"] for r in rows})]
     for color, (texts, count) in zip(SERIES, curves, strict=False):
         rows = [row for row in errors[texts] if row["landmarks"] == count]
