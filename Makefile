@@ -17,7 +17,7 @@ check: .venv/installed         ## lint, format and types, as in CI
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/installed         ## every benchmark of the kernel engine, 60 minutes; writes benchmarks/results
+bench: .venv/installed         ## every benchmark of the kernel engine, 45 minutes; writes benchmarks/results
 	$(BIN)/python -m benchmarks.against_floor
 	$(BIN)/python -m benchmarks.forms
 	$(BIN)/python -m benchmarks.against_recipes

@@ -8,7 +8,7 @@ Bars      (b) scalar, 64 tokens, 4 GB for both: ≥ 10 × at 512 examples, ≥ 1
           (f) four outputs, full kernel, 8 tokens, 512 examples, 4 GB for both: ≥ 2.5 ×.
           All kernels agree to 5e-6 √(K_ii K_jj).
 Command   python -m benchmarks.against_neural_tangents
-Minutes   40 on two CPU cores.
+Minutes   26 on two CPU cores.
 Time      "total" is one call in a fresh process, "steady" leaves compiling out. Ours at the largest size is called
           once. neural-tangents in batches is extrapolated at the batch that takes least time for a pair among those
           that fit: from four measured blocks for its best implementation, from one for the others (`_peer`).
