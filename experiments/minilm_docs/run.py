@@ -8,7 +8,7 @@ Source    Sun & Raskutti 2026 (the setting: all parameters, mixed initialisation
 Setting   The demo's: two SciPy modules, 128 training, 64 validation and 192 test sentences, squared loss on ±1.
           Linear regime: step size 0.05/λ̂₁, 20 epochs. Demo: step size 1/λ̂₁, 48 epochs.
 Command   python -m experiments.minilm_docs.run                     (from the root of the repository)
-Minutes   3–4 on two CPU cores, 6 GB; under one with --smoke (24 sentences, the linear regime alone)
+Minutes   5–6 on two CPU cores, 6 GB; under one with --smoke (24 sentences, the linear regime alone)
 Expected  expected.toml. The sentences are docstrings of the installed SciPy: other versions than 1.17 have others.
 """
 
@@ -79,6 +79,7 @@ def demo_results(out: Path) -> dict[str, float]:
     mine, theirs = np.array(comparison["predicted_test_mse"]), np.array(comparison["real_test_mse"])
     drift = dict(zip(report["finetuning"]["kernel_epochs"], report["finetuning"]["kernel_drift"], strict=True))
     parting = comparison["parting"]["5%"]
+    stable = real["epochs"].index(24)  # later the kernel has grown so much that rounding decides
     return {
         "largest eigenvalue": float(eigenvalues[0]),
         "effective rank": spectrum["effective_rank"],
@@ -86,12 +87,12 @@ def demo_results(out: Path) -> dict[str, float]:
         "decay exponent, through the first eigenvalue": prediction["decay"]["fit"]["through_origin"]["rate"],
         "share of the trace, mlp": shares["mlp"],
         "share of the trace, head": shares["head"],
-        "real test error at epoch 48": real["mse"][-1],
+        "real test error at epoch 24": real["mse"][stable],
         "predicted test error at epoch 48": prediction["mse"]["test"][-1],
         "largest difference over 48 epochs, %": float(np.abs(mine / theirs - 1).max() * 100),
         "epoch from which they differ by 5 %": float(parting),
         "kernel drift there, %": float(drift[parting] * 100),
-        "real test accuracy at epoch 48, %": real["accuracy"][-1] * 100,
+        "real test accuracy at epoch 24, %": real["accuracy"][stable] * 100,
     }
 
 

@@ -3,11 +3,12 @@ over a short stretch.
 
 From an anchor θ_a the linearised model trains as if it were alone, to the next anchor's epoch; the parameters follow,
 θ_{a+1} = θ_a + J_aᵀα, and there the network is evaluated and its kernel computed anew. With one anchor this is the
-first-order prediction; with one at every epoch it is training itself. This is Euler's method on the kernel; a midpoint
-step uses the kernel half-way along each stretch instead, for two kernels a stretch and one order more.
+first-order prediction; with one at every epoch it is training itself. This is Euler's method on the kernel. A midpoint
+step uses the kernel half-way along each stretch instead, which it finds with the latest kernel it has: one order more,
+for one kernel more in all.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, SupportsFloat, TypeAlias
 
@@ -25,17 +26,18 @@ from ntkft.spectra.eigen import EmpiricalKernel
 KernelFn: TypeAlias = Callable[[PyTree, PyTree, PyTree | None], EmpiricalKernel | Array]
 """(params, x1, x2) → their kernel, x2 None for x1: `partial(empirical_ntk, apply_fn, outputs="full")`, say."""
 Scheme: TypeAlias = Literal["euler", "midpoint"]
+Reading: TypeAlias = Literal["linear", "network"]
 
 
 @dataclass(frozen=True, eq=False)
 class AnchoredPrediction:
-    """Outputs on each judged set at the recorded epochs, in two readings.
+    """Outputs on each judged set at the recorded epochs, in two readings; empty for one that was not asked for.
 
     epochs:   `[s]`, ascending
     linear:   set → `[s, m, k]`, the model linearised at the latest anchor
-    network:  set → `[s, m, k]`, the network at the parameters that the linearised model has reached, which takes no
-              further kernel; empty when not asked for
-    anchors:  epochs at which kernels were computed; kernels: how many
+    network:  set → `[s, m, k]`, the network at the parameters that the linearised model has reached
+    anchors:  epochs at which the model was linearised anew
+    kernels:  kernels of the training examples computed
     params:   parameters reached at the last recorded epoch
     """
 
@@ -58,18 +60,19 @@ def predict_anchored(
     epochs: Sequence[int],
     anchors: Sequence[int],
     scheme: Scheme,
-    evaluate: bool = True,
+    readings: Collection[Reading] = ("linear", "network"),
     progress: Callable[[int, int], None] | None = None,
 ) -> AnchoredPrediction:
     """Outputs of full-batch gradient descent at `epochs`, with kernels at the epochs `anchors` (the first is 0).
 
     targets: of the training examples, as `kernel_descent` takes them; loss: as there
     scheme:  "euler" uses the kernel at each anchor, "midpoint" that half-way to the next anchor (or the last epoch)
-    evaluate: also evaluate the network at each recorded epoch, one backward and one forward pass each
+    readings: "linear" takes a kernel of the judged examples with the training examples at every anchor, "network" one
+             backward pass over the training and one forward pass over the judged examples at every recorded epoch
     progress: called with (stretches done, stretches)
 
-    Cost: for each stretch a kernel of the training examples with themselves and with those judged (midpoint: and one
-    more of the training examples), and an evaluation; epochs cost next to nothing.
+    Cost: for each stretch a kernel of the training examples with themselves (midpoint: one more in all), and the
+    readings'.
     Raises `InputError` for anchors that do not ascend from 0 or pass the last epoch, and as `kernel_descent` does, to
     which the step size must be stable at every anchor.
     Source: Sun & Raskutti 2026 for the first-order prediction; re-anchoring is this project's.
@@ -83,38 +86,45 @@ def predict_anchored(
         problems.append(f"anchors are {starts}; wanted 0 first, ascending, before the last epoch {times[-1]:g}")
     if scheme not in ("euler", "midpoint"):
         problems.append(f"got scheme={scheme!r}; wanted 'euler' or 'midpoint'")
+    if not readings or not {*readings} <= {"linear", "network"}:
+        problems.append(f"got readings={list(readings)}; wanted 'linear', 'network' or both")
     refuse("predict_anchored", problems)
     last = int(times[-1])
     linear: dict[str, list[np.ndarray]] = {name: [] for name in network.judged}
     said: dict[str, list[np.ndarray]] = {name: [] for name in network.judged}
+    latest, kernels = None, 0
     for index, (begin, end) in enumerate(zip(starts, [*starts[1:], last], strict=True)):
-        fitted, before = network.fitted(params), network.says(params)
-        k = fitted.shape[1]
+        fitted = network.fitted(params)
 
-        def train_from(at, steps, fitted=fitted):
-            kernel = kernel_fn(at, network.train, None)
+        def train_with(kernel, steps, fitted=fitted):
             return kernel_descent(
                 kernel, targets, fitted, loss=loss, step_size=step_size, momentum=0.0, penalty=0.0, steps=steps
             )
 
         at = params
-        if scheme == "midpoint":
-            # Of L discrete steps, at 0 … L − 1, the middle is at (L − 1)/2: between two where L is even.
-            middle = train_from(params, [(end - begin - 1) // 2, (end - begin) // 2])
-            at = network.advance(params, middle.mean(axis=0))
+        # Of L discrete steps, at 0 … L − 1, the middle is at (L − 1)/2: between two where L is even.
+        half = [(end - begin - 1) // 2, (end - begin) // 2]
+        if scheme == "midpoint" and half[1]:
+            if latest is None:
+                latest, kernels = (params, kernel_fn(params, network.train, None)), kernels + 1
+            at = network.advance(params, train_with(latest[1], half).mean(axis=0), at=latest[0])
+        latest, kernels = (at, kernel_fn(at, network.train, None)), kernels + 1
         # A stretch ends where the next begins, and the next anchor itself is recorded there.
         recorded = times[(times >= begin) & ((times < end) | (end == last))]
-        duals = train_from(at, [*(recorded - begin), end - begin])
-        for name, inputs in network.judged.items():
-            cross = per_output(kernel_fn(at, inputs, network.train), k)
-            linear[name].append(outputs_at(np.asarray(cross), duals[:-1], before[name]))
-        for dual in duals[:-1] if evaluate else []:
-            for name, outputs in network.says(network.advance(params, dual, at=at)).items():
-                said[name].append(outputs[None])
+        duals = train_with(latest[1], [*(recorded - begin), end - begin])
+        if "linear" in readings:
+            for name, outputs in network.says(params).items():
+                cross = per_output(kernel_fn(at, network.judged[name], network.train), outputs.shape[1])
+                linear[name].append(outputs_at(np.asarray(cross), duals[:-1], outputs))
+        if "network" in readings:
+            for dual in duals[:-1]:
+                for name, outputs in network.says(network.advance(params, dual, at=at)).items():
+                    said[name].append(outputs[None])
         params = network.advance(params, duals[-1], at=at)
         if progress is not None:
             progress(index + 1, len(starts))
-    joined = {name: np.concatenate(parts) for name, parts in linear.items()}
-    whole = {name: np.concatenate(parts) for name, parts in said.items()} if evaluate else {}
-    kernels = len(starts) * (2 if scheme == "midpoint" else 1)
-    return AnchoredPrediction(times, joined, whole, tuple(starts), kernels, params)
+    return AnchoredPrediction(times, _joined(linear), _joined(said), tuple(starts), kernels, params)
+
+
+def _joined(parts: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}

@@ -56,6 +56,8 @@ class Common:
     """Column of the second texts of pairs."""
     label_column: str = "label"
     """Column of the labels."""
+    drop_empty: bool = False
+    """Leave out rows whose text is missing or blank; they are refused otherwise."""
     groups: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (STANDARD,)
     """standard (the model's own map), or NAME=REGEX over parameter paths, repeated for each group."""
     method: Method = "auto"
@@ -112,6 +114,7 @@ def prepare(common: Common) -> Setup:
         pair_column=common.pair_column,
         label_column=common.label_column,
         labels=common.labels or None,
+        drop_empty=common.drop_empty,
     )
     say(task.report())
     classes = len(task.labels)

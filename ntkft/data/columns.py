@@ -39,6 +39,12 @@ def texts(table: pa.Table, column: str) -> tuple[list[str], list[str]]:
     ]
 
 
+def drop_empty(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The rows whose texts in these columns are all there and not blank; other types are left to `texts`."""
+    rows = zip(*[table.column(name).to_pylist() for name in names], strict=True)
+    return table.filter(pa.array([not any(_is_blank(text) for text in row) for row in rows], pa.bool_()))
+
+
 def class_names(table: pa.Table, column: str) -> tuple[list[str], list[str]]:
     """Labels as words (`1` and `"1"` are the same class); refused where missing."""
     kind = _value_type(table, column)
@@ -82,3 +88,7 @@ def _to_float(value: Any) -> float:
 def _bad_rows(column: str, values: list, is_bad: Callable[[Any], bool], complaint: str) -> list[str]:
     bad = [f"{row} ({reprlib.repr(value)})" for row, value in enumerate(values, start=1) if is_bad(value)]
     return [f"column {column!r}: {complaint} in row {listing(bad)}"] if bad else []
+
+
+def _is_blank(text: object) -> bool:
+    return text is None or (isinstance(text, str) and not text.strip())

@@ -88,13 +88,15 @@ def load_task(
     pair_column: str | None = None,
     label_column: str = "label",
     labels: Sequence[str] | None = None,
+    drop_empty: bool = False,
 ) -> Task:
     """The task in `source`: `n` training, `validation` and `test` examples drawn without replacement.
 
     `source` is `"docs"` (the built-in documentation sentences, a classification task), the path of a `.tsv`, `.csv`,
     `.jsonl` or `.parquet` file, or `"hf:OWNER/NAME"` or `"hf:OWNER/NAME/CONFIG"` (its split `train`; needs the extra
     `datasets`). `kind` must be given for files and the Hub: labels 0..4 may be classes or grades, and only you know.
-    `pair_column` names the second text of sentence pairs.
+    `pair_column` names the second text of sentence pairs. `drop_empty` leaves out rows whose text is missing or blank,
+    which are refused otherwise.
 
     Classification: `labels` restricts the task to these classes and fixes their numbers; without it all classes
     are kept, numbered with whole numbers in numerical order first, then words in alphabetical order.
@@ -114,6 +116,8 @@ def load_task(
     name, table = _read_source(source)
     text_columns = [text_column] if pair_column is None else [text_column, pair_column]
     refuse(what, columns.check_columns(table, [*text_columns, label_column]))
+    if drop_empty:
+        table = columns.drop_empty(table, text_columns)
     texts = [columns.texts(table, column) for column in text_columns]
     problems = [problem for _, found in texts for problem in found]
     sizes = {"n": n, "validation": validation, "test": test, "seed": seed}

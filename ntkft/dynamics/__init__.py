@@ -4,28 +4,47 @@ from ntkft.dynamics.bounds import RiskBounds, risk_bounds
 from ntkft.dynamics.classification import accuracy, class_of, decide
 from ntkft.dynamics.descent import kernel_descent
 from ntkft.dynamics.filters import SpectralFilter, gradient_descent, gradient_flow, heavy_ball, ridge
+from ntkft.dynamics.kernel_behaviour import KernelBehaviour, measure_kernel_behaviour
+from ntkft.dynamics.minibatch import ExpectedError, MinibatchDescent, expected_error, minibatch_descent
 from ntkft.dynamics.plug_ins import TargetNorm, estimate_noise, estimate_target_norm
 from ntkft.dynamics.prediction import dual_coefficients, outputs_at, per_output
-from ntkft.dynamics.risk import Interval, RiskSurface, over_seeds, predict_risk
+from ntkft.dynamics.risk import Interval, RiskSurface, nested_rows, over_seeds, predict_risk
 from ntkft.dynamics.selection import BiasVariance, RiskCurve, bias_variance, gcv, holdout_curve, sure
+from ntkft.dynamics.sign_descent import signed_descent
+from ntkft.dynamics.solvers import (
+    SHARES,
+    AsymmetricMachine,
+    asymmetric_machine,
+    best_share,
+    logistic_regression,
+    ridge_regression,
+)
 from ntkft.dynamics.stopping import HoldoutStop, holdout_stopping, krr_stopping, stopping_time
 
 __all__ = [
+    "SHARES",
+    "AsymmetricMachine",
     "BiasVariance",
+    "ExpectedError",
     "HoldoutStop",
     "Interval",
+    "KernelBehaviour",
+    "MinibatchDescent",
     "RiskBounds",
     "RiskCurve",
     "RiskSurface",
     "SpectralFilter",
     "TargetNorm",
     "accuracy",
+    "asymmetric_machine",
+    "best_share",
     "bias_variance",
     "class_of",
     "decide",
     "dual_coefficients",
     "estimate_noise",
     "estimate_target_norm",
+    "expected_error",
     "gcv",
     "gradient_descent",
     "gradient_flow",
@@ -34,12 +53,18 @@ __all__ = [
     "holdout_stopping",
     "kernel_descent",
     "krr_stopping",
+    "logistic_regression",
+    "measure_kernel_behaviour",
+    "minibatch_descent",
+    "nested_rows",
     "outputs_at",
     "over_seeds",
     "per_output",
     "predict_risk",
     "ridge",
+    "ridge_regression",
     "risk_bounds",
+    "signed_descent",
     "stopping_time",
     "sure",
 ]

@@ -96,9 +96,8 @@ def predict_risk(
     everything = _learning_curve(data, np.arange(n), descent, steps) if n in counts else None
     surface = np.empty((3, len(orders), len(counts), len(steps)))
     for i, seed in enumerate(orders):
-        order = np.random.default_rng(seed).permutation(n)
-        for j, size in enumerate(counts):
-            surface[:, i, j] = everything if size == n else _learning_curve(data, np.sort(order[:size]), descent, steps)
+        for j, (size, rows) in enumerate(zip(counts, nested_rows(n, counts, seed), strict=True)):
+            surface[:, i, j] = everything if size == n else _learning_curve(data, rows, descent, steps)
     return RiskSurface(
         seeds=orders,
         sizes=counts,
@@ -108,6 +107,17 @@ def predict_risk(
         train_mse=surface[1],
         test_accuracy=None if class_of(data.y) is None or class_of(data.y_test) is None else surface[2],
     )
+
+
+def nested_rows(n: int, sizes: Counts, seed: int) -> list[Int[np.ndarray, " size"]]:
+    """The random subsets of n examples that `predict_risk` trains on: ascending rows, smaller sets inside larger ones.
+
+    Raises `InputError` for a size outside 0 … n.
+    """
+    counts = [index(size) for size in sizes]
+    refuse("nested_rows", [f"size {size} is outside 0 … n = {n}" for size in counts if not 0 <= size <= n])
+    order = np.random.default_rng(seed).permutation(n)
+    return [np.sort(order[:size]) for size in counts]
 
 
 def over_seeds(values: Float[np.ndarray, "seeds *rest"], level: SupportsFloat) -> Interval:

@@ -27,13 +27,28 @@ def new_figure(title: str, x: str, *heights: float) -> tuple[Figure, list[Axes]]
     figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained", dpi=_DPI)
     rows = list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     for axes in rows:
-        axes.grid(visible=True, color="#e4e6ea", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=SMALL)
+        _tidy(axes)
     rows[0].set_title(title, loc="left", fontsize=11)
     rows[-1].set_xlabel(x)
     return figure, rows
+
+
+def new_grid(title: str, rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
+    """Small multiples for a whole page: `rows` × `columns` axes that share x, and y within each row."""
+    figure = Figure(figsize=(2.4 * columns + 0.6, 2.0 * rows + 0.9), layout="constrained", dpi=_DPI)
+    grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    for axes in grid.ravel():
+        _tidy(axes)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure, [list(row) for row in grid]
+
+
+def _tidy(axes: Axes) -> None:
+    """Light grid behind the data, no frame."""
+    axes.grid(visible=True, color="#e4e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL)
 
 
 def png(figure: Figure) -> bytes:

@@ -181,3 +181,13 @@ def test_bad_input_gets_one_clear_error(table, changed, asked, message):
     with pytest.raises(InputError, match=f"(?s){message}") as error:
         load_task(path, **{**SIZES, "kind": "classification", **asked})
     assert len(str(error.value)) < 600
+
+
+def test_rows_without_text_are_left_out_when_asked_for(tmp_path, shared_data):
+    file = tmp_path / "t.jsonl"
+    rows = [{"text": text, "label": i % 2} for i, text in enumerate(["a", "b", " ", "c", None, "d", "", "e"])]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    task = load_task(file, n=3, validation=1, test=1, seed=0, kind="classification", drop_empty=True)
+    assert sorted(task.train.texts + task.validation.texts + task.test.texts) == ["a", "b", "c", "d", "e"]
+    sizes: dict[str, Any] = {"validation": 0, "test": 0, "seed": 0, "kind": "classification", "drop_empty": True}
+    assert len(load_task(shared_data / "text" / "cr" / "all.tsv", n=3771, **sizes).train) == 3775 - 4

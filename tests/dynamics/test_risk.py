@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 
 from ntkft._errors import InputError
-from ntkft.dynamics import dual_coefficients, gradient_descent, outputs_at, over_seeds, predict_risk
+from ntkft.dynamics import dual_coefficients, gradient_descent, nested_rows, outputs_at, over_seeds, predict_risk
 from ntkft.spectra import spectrum_of_matrix
 from tests.spectra.matrices import Record, full_kernel, min_kernel
 from tests.tolerances import CLOSED_FORM
@@ -150,3 +150,17 @@ def test_bad_numbers_are_refused_by_name():
         over_seeds(np.ones((1, 2)), 0.9)
     with pytest.raises(InputError, match="level is 95; wanted a share between 0 and 1"):
         over_seeds(np.ones((3, 2)), 95)
+
+
+def test_subsets_are_nested_random_and_those_that_the_surface_is_made_of():
+    small, middle, whole = nested_rows(N, [3, 7, N], seed=5)
+    assert set(small) < set(middle) < set(whole) == set(range(N))
+    assert all((np.diff(rows) > 0).all() for rows in (small, middle, whole))
+    assert not np.array_equal(small, nested_rows(N, [3], seed=6)[0])
+    train, cross, y, y_test, f, f_test = case(1, full=False)
+    found = predict((train, cross, y, y_test, f, f_test), sizes=[7], seeds=[5])
+    cut = train[np.ix_(middle, middle)], cross[:, middle], y[middle], y_test, f[middle], f_test
+    alone = predict(cut, sizes=[7], seeds=[0])
+    np.testing.assert_allclose(found.test_mse, alone.test_mse, rtol=1e-12)
+    with pytest.raises(InputError, match="size 17 is outside 0 … n = 16"):
+        nested_rows(N, [17], seed=0)
