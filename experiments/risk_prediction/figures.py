@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.risk_prediction.claims import horizon
@@ -56,18 +55,5 @@ def agreement(rows: list[dict], setting: Setting) -> Figure:
     edges = [f(row[key] for row in rows for key in ("real_risk", "first_order_risk")) for f in (min, max)]
     axes.plot(edges, edges, "--", color=GREY, linewidth=1, label="equal")
     axes.plot([], [], "x", color=GREY, label="first-order kernel")
-    axes.legend(fontsize=SMALL, edgecolor="none")
-    return figure
-
-
-def surface(record: dict, setting: Setting, name: str) -> Figure:
-    """Risk over epochs for every n, from one kernel: mean and range over seeds."""
-    mse = np.asarray(record["mse"])
-    title = f"{name}: test risk from one kernel of {setting.pool} examples ({len(setting.seeds)} seeds)"
-    figure, axes = new_axes(title, f"epoch (step size {record['step_size']:.2g})", "test squared error")
-    for colour, index in zip(SERIES, range(len(setting.sizes)), strict=False):
-        curve = mse[:, index]
-        axes.plot(curve.mean(axis=0), color=colour, label=f"n = {setting.sizes[index]}")
-        axes.fill_between(range(curve.shape[1]), curve.min(axis=0), curve.max(axis=0), color=colour, alpha=0.15)
     axes.legend(fontsize=SMALL, edgecolor="none")
     return figure

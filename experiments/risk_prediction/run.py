@@ -23,13 +23,15 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
+
 from experiments._check import check
 from experiments.risk_prediction import figures
 from experiments.risk_prediction.claims import claims, row
 from experiments.risk_prediction.runs import adamw, anchored, best, descent, kept, surface
 from experiments.risk_prediction.setting import REAL, SMOKE, Setting, build
 from ntkft._errors import InputError
-from ntkft.plots.style import save
+from ntkft.plots import risk_over_epochs, save
 
 FOLDER = Path(__file__).parent
 
@@ -54,7 +56,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     }
     results = claims(rows, seconds) | compared_with_adamw(records)
     for name, record in surfaces.items():
-        save(figures.surface(record, setting, name), options.out / f"surface_{name}.png")
+        mse = np.asarray(record["mse"])
+        figure = risk_over_epochs(setting.sizes, np.arange(mse.shape[2]), mse, {})
+        save(figure, options.out / f"surface_{name}.png")
     save(figures.curves(runs, setting, setting.seeds[0]), options.out / "curves.png")
     save(figures.agreement(rows, setting), options.out / "agreement.png")
     (options.out / "results.json").write_text(json.dumps({"results": results, "rows": rows}, indent=1))

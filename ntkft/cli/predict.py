@@ -97,14 +97,19 @@ def prediction_tables(prediction: Prediction) -> list:
     )
     every = np.asarray(prediction.surface.test_mse)[:, -1].mean(axis=0)
     stops = [
-        (name, f"{stop:.0f}", f"{every[min(int(min(stop, 1e9)), len(every) - 1)]:.4f}")
+        (
+            name,
+            f"{stop:.0f}",
+            "{:.0f}–{:.0f}".format(*prediction.intervals[name]) if name in prediction.intervals else "",
+            f"{every[min(int(min(stop, 1e9)), len(every) - 1)]:.4f}",
+        )
         for name, stop in prediction.stops.items()
     ]
     return [
         table(f"predicted, step size {prediction.step_size:.3g}", columns, curves),
         table(
             f"stopping (σ = {prediction.sigma:.3f}, C_H = {prediction.norm.plug_in:.3f})",
-            ("rule", "epoch", "test MSE there"),
+            ("rule", "epoch", "90 %, noise redrawn", "test MSE there"),
             stops,
         ),
     ]
@@ -121,6 +126,12 @@ def prediction_figures(prediction: Prediction, real: FinetuneResult | None = Non
         "groups": plots.group_spectra(described.spectrum),
         "alignment": plots.target_alignment(prediction.alignment),
         "learning_curve": plots.learning_curve(np.asarray(surface.epochs), every, real, prediction.stops),
+        "risk_over_epochs": plots.risk_over_epochs(
+            surface.sizes,
+            np.asarray(surface.epochs),
+            surface.test_mse,
+            {} if real is None or error is None else {surface.sizes[-1]: (real.curves["test"].epochs, error)},
+        ),
         "risk_over_n": plots.risk_over_n(surface, prediction.stops, measured),
     }
 

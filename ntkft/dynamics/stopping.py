@@ -61,6 +61,35 @@ def krr_stopping(eigenvalues: Num[Array, " r"], sigma: SupportsFloat, norm: Supp
     return math.inf if squared_radius == 0 else 1 / squared_radius
 
 
+def drift_stopping(
+    epochs: Num[Array, " s"],
+    drift: Num[Array, "..."],
+    *,
+    step_size: SupportsFloat,
+    constant: SupportsFloat,
+    last: SupportsFloat,
+) -> int:
+    """T_op = argmin over the `epochs` t with 1 ≤ t ≤ last of C/(εt) + g(t): stop before the kernel has moved too far.
+
+    drift: g at these epochs, made non-decreasing by its running maximum; in units of risk, as C/η is. The paper gives
+    no g: the difference between first-order and re-anchored risk (`ntkft.anchoring`) is one that is measured. constant:
+    C, that of the bound on squared bias, C_H²/e; last: T_max, the epoch of `stopping_time`; may be infinite.
+
+    Cost: none. Raises `InputError` for lengths that differ, values that are no numbers, or no epoch in the range.
+    Source: Sun & Raskutti 2026, the operational stopping time.
+    """
+    epsilon = checked_positive("drift_stopping", "step size", step_size)
+    times, values = np.asarray(epochs, np.float64), np.asarray(drift, np.float64)
+    allowed = (times >= 1) & (times <= float(last))
+    if values.shape != times.shape or not np.isfinite(values).all() or not allowed.any():
+        raise InputError(
+            f"drift_stopping: got drift {list(values.shape)} for {len(times)} epochs, {int(allowed.sum())} of them in "
+            f"1 … {float(last):g}; wanted one finite number for each and at least one epoch in the range"
+        )
+    cost = float(constant) / (epsilon * np.maximum(times, 1)) + np.maximum.accumulate(values)
+    return int(times[allowed][np.argmin(cost[allowed])])
+
+
 @dataclass(frozen=True)
 class HoldoutStop:
     """Where hold-out stops; both are positions in the list of losses.

@@ -1,13 +1,16 @@
 """Figures of learning: predicted beside real over epochs, and risk over sample size with the stopping times marked."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
+from jaxtyping import Float, Int, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntkft._errors import InputError
+from ntkft._types import Array
 from ntkft.dynamics import RiskSurface, over_seeds
 from ntkft.finetuning import FinetuneResult
 from ntkft.plots.style import BLUE, GREY, ORANGE, SERIES, SMALL, new_axes, new_figure
@@ -65,6 +68,34 @@ def risk_over_n(surface: RiskSurface, stops: Mapping[str, float], real: Mapping[
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", frameon=False, fontsize=SMALL, ncols=2)
+    return figure
+
+
+def risk_over_epochs(
+    sizes: Sequence[int],
+    epochs: Int[np.ndarray, " s"],
+    risk: Float[np.ndarray, "seeds sizes s"],
+    real: Mapping[int, tuple[Num[Array, " r"], Num[Array, " r"]]],
+) -> Figure:
+    """The whole surface: predicted test risk over epochs for every n, mean and range over seeds, a star at the lowest.
+
+    epochs: ascending; risk: such as `RiskSurface.test_mse`; real: n → epochs and measured risks, drawn as points.
+    """
+    seeds = f", {len(risk)} seeds" if len(risk) > 1 else ""
+    figure, axes = new_axes(f"Predicted risk over epochs and sample size{seeds}", "epoch", "test mean squared error")
+    for index, (size, colour) in enumerate(zip(sizes, itertools.cycle(SERIES), strict=False)):
+        curve = risk[:, index].mean(axis=0)
+        axes.plot(epochs, curve, color=colour, linewidth=1.6, label=f"n = {size}")
+        if len(risk) > 1:
+            low, high = risk[:, index].min(axis=0), risk[:, index].max(axis=0)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        best = int(np.argmin(curve))
+        axes.plot(epochs[best], curve[best], "*", color=colour, markersize=10, clip_on=False)
+        if size in real:
+            axes.plot(*real[size], "o", color=colour, markersize=3, label=f"real, n = {size}")
+    axes.margins(x=0.02)
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=SMALL, ncols=4)
     return figure
 
 

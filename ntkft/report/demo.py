@@ -19,6 +19,7 @@ def demo_page(record: Mapping[str, Any], prediction: Prediction, result: Finetun
         [
             _learning(record, prediction, result, folder),
             _stopping(prediction, folder),
+            _surface(prediction, folder),
             _decay(prediction, folder),
             _groups(prediction, folder),
             _alignment(prediction, folder),
@@ -69,7 +70,8 @@ def _stopping(prediction, folder):
     rows = []
     for name, stop in prediction.stops.items():
         inside = np.isfinite(stop) and stop < len(by_epoch)
-        rows.append((name, f"{stop:.0f}", f"{by_epoch[round(stop)]:.4f}" if inside else "beyond the horizon"))
+        spread = "{:.0f} to {:.0f}".format(*prediction.intervals[name]) if name in prediction.intervals else ""
+        rows.append((name, f"{stop:.0f}", spread, f"{by_epoch[round(stop)]:.4f}" if inside else "beyond the horizon"))
     text = (
         f"Rules were given σ = {prediction.sigma:.3f} (estimated from the residual) and C_H = "
         f"{prediction.norm.plug_in:.3f} (plug-in). The rules of Raskutti, Wainwright & Yu are conservative: their "
@@ -77,8 +79,19 @@ def _stopping(prediction, folder):
     )
     return Section(
         "When to stop, and risk against sample size", text, folder / "risk_over_n.png",
-        Table(("rule", "epoch", "predicted test error there"), tuple(rows)), "Test error over training examples",
+        Table(("rule", "epoch", "90 %, noise redrawn", "predicted test error there"), tuple(rows)),
+        "Test error over training examples",
     )  # fmt: skip
+
+
+def _surface(prediction, folder):
+    text = (
+        "Fewer examples, from the same kernel: each curve is the mean over random subsets of the training examples, "
+        "the band their range, the star the lowest risk.",
+    )
+    return Section(
+        "Risk over epochs and sample size", text, folder / "risk_over_epochs.png", None, "Test error over epochs, by n"
+    )
 
 
 def _decay(prediction, folder):

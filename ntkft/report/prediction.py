@@ -17,17 +17,13 @@ from ntkft.dynamics import (
     TargetNorm,
     accuracy,
     dual_coefficients,
-    estimate_noise,
-    estimate_target_norm,
-    gcv,
     gradient_descent,
     holdout_stopping,
-    krr_stopping,
     outputs_at,
     per_output,
     predict_risk,
-    stopping_time,
-    sure,
+    rule_intervals,
+    spectral_rules,
 )
 from ntkft.kernels import Kernel
 from ntkft.spectra import (
@@ -91,6 +87,7 @@ class Prediction:
     mse:       set → `[s]`, mean over its examples of the squared error summed over outputs
     accuracy:  set → `[s]`, for ±1 or one-hot targets, else empty
     stops:     rule → epoch; infinite if the rule never fires
+    intervals: rule → 90 % of its epochs over redrawn noise, of the rules that need no further examples
     sigma, norm: the plug-ins that the rules were given
     surface:   predicted test risk over sample sizes and epochs
     """
@@ -104,6 +101,7 @@ class Prediction:
     sigma: float
     norm: TargetNorm
     stops: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
     surface: RiskSurface
 
 
@@ -167,8 +165,7 @@ def predict(
 ) -> Prediction:
     """Predict the curves, the stopping times under every rule, and the risk over sample sizes.
 
-    Rules get plug-ins: σ from the residual at the epoch that generalised cross-validation picks, C_H from
-    rᵀ(𝕂 + nν⁻¹)⁻¹r with ν = ε·epochs. `patience` counts epochs of the validation curve, evaluated at every epoch.
+    The rules are those of `spectral_rules`, hold-out on the validation set with `patience` in epochs, and the oracle.
 
     Cost: as `describe`, one eigendecomposition for each size and seed, and N·n·k FLOPs for each epoch. Raises
     `InputError` for sets without rows or rows that do not add up, epochs outside 0 … `epochs`, a step size at or above
@@ -193,18 +190,12 @@ def predict(
         errors[name] = np.mean(np.sum((outputs - problem.targets[rows][None]) ** 2, axis=2), axis=1)
         decisions[name] = accuracy(outputs, problem.targets[rows])
 
-    cross_validated = gcv(spectral, residual["train"], descent, every)
-    sigma = estimate_noise(spectral, residual["train"], descent, cross_validated.best)
-    penalty = max(spectral.n / (step_size * max(epochs, 1)), spectral.n * spectral.floor)
-    norm = estimate_target_norm(spectral, residual["train"], ridge=penalty, sigma=sigma)
-    stops = {
-        "rule, unit norm": stopping_time(eigenvalues, sigma, step_size),
-        "rule, C_H plug-in": stopping_time(eigenvalues, sigma, step_size, norm.plug_in),
-        "kernel ridge rule": krr_stopping(eigenvalues, sigma, norm.plug_in) / step_size,
-        "SURE": sure(spectral, residual["train"], sigma, descent, every).best,
-        "GCV": cross_validated.best,
-        f"hold-out, patience {patience}": holdout_stopping(errors["validation"], patience).best,
-        "best on the test set": int(np.argmin(errors["test"])),
+    rules = spectral_rules(spectral, residual["train"], step_size=step_size, epochs=epochs)
+    options = {"draws": _DRAWS, "level": _LEVEL, "seed": 0}
+    intervals = rule_intervals(spectral, residual["train"], step_size=step_size, epochs=epochs, **options)
+    stops = dict(rules.epochs) | {
+        f"hold-out, patience {patience}": float(holdout_stopping(errors["validation"], patience).best),
+        "best on the test set": float(np.argmin(errors["test"])),
     }
     chosen = np.unique(np.asarray(record_at))
     surface = predict_risk(
@@ -226,9 +217,10 @@ def predict(
         epochs=chosen,
         mse={name: values[chosen] for name, values in errors.items()},
         accuracy={name: values[chosen] for name, values in decisions.items() if values is not None},
-        sigma=sigma,
-        norm=norm,
-        stops={name: float(stop) for name, stop in stops.items()},
+        sigma=rules.sigma,
+        norm=rules.norm,
+        stops=stops,
+        intervals=intervals,
         surface=surface,
     )
 

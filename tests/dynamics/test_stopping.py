@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ntkft._errors import InputError
-from ntkft.dynamics import holdout_stopping, krr_stopping, stopping_time
+from ntkft.dynamics import drift_stopping, holdout_stopping, krr_stopping, stopping_time
 from ntkft.spectra import critical_radius, local_rademacher, spectrum_of_matrix
 from tests.spectra.matrices import full_kernel, min_kernel
 
@@ -143,3 +143,17 @@ def test_holdout_is_the_obvious_loop(patience):
 def test_unusable_input_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_the_operational_time_weighs_bias_against_drift():
+    epochs, drift = np.arange(200), 1e-3 * np.arange(200)
+    best = np.sqrt(2.0 / (0.5 * 1e-3))  # of C/(εt) + 10⁻³ t with C = 2, ε = ½
+    found = drift_stopping(epochs, drift, step_size=0.5, constant=2.0, last=math.inf)
+    assert abs(found - best) <= 1
+    assert drift_stopping(epochs, drift, step_size=0.5, constant=2.0, last=30) == 30
+    assert drift_stopping(epochs, 0 * drift, step_size=0.5, constant=2.0, last=math.inf) == 199
+    shrinking = np.where(epochs > 50, 0.0, 10.0 * (epochs > 20))  # a drift that comes back has happened all the same
+    assert drift_stopping(epochs, shrinking, step_size=0.5, constant=2.0, last=math.inf) == 20
+    for values, last in ((drift[1:], 9), (np.full(200, np.nan), 9), (drift, 0)):
+        with pytest.raises(InputError, match="wanted one finite number for each and at least one epoch"):
+            drift_stopping(epochs, values, step_size=0.5, constant=2.0, last=last)

@@ -151,3 +151,20 @@ def test_rules_that_agree_share_a_line_and_all_are_named(surface):
     assert shared == "epoch 12: hold-out, patience 10; SURE; best on the test set; GCV"
     assert last == "epoch 40: rule"
     assert_nothing_is_cut_off_or_overlaps(figure)
+
+
+def test_the_surface_over_epochs_shows_mean_range_and_lowest_of_every_size(surface):
+    epochs = np.asarray(surface.epochs)
+    figure = plots.risk_over_epochs(
+        surface.sizes, epochs, surface.test_mse, {surface.sizes[0]: (np.array([0, 5]), np.array([0.9, 0.7]))}
+    )
+    (axes,) = figure.axes
+    mean = surface.test_mse.mean(axis=0)
+    for index, size in enumerate(surface.sizes):
+        np.testing.assert_array_equal(line(axes, f"n = {size}"), [epochs, mean[index]])
+        outline = np.asarray(axes.collections[index].get_paths()[0].vertices)
+        assert outline[:, 1].max() == surface.test_mse[:, index].max()
+    stars = [drawn.get_xydata()[0] for drawn in axes.lines if drawn.get_marker() == "*"]
+    np.testing.assert_array_equal(stars, [[epochs[row.argmin()], row.min()] for row in mean])
+    np.testing.assert_array_equal(line(axes, f"real, n = {surface.sizes[0]}"), [[0, 5], [0.9, 0.7]])
+    assert_nothing_is_cut_off_or_overlaps(figure)

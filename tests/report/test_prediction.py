@@ -67,6 +67,7 @@ def test_with_noise_every_rule_stops():
     assert set(prediction.stops) == {
         "rule, unit norm",
         "rule, C_H plug-in",
+        "rule, C_H less noise",
         "kernel ridge rule",
         "SURE",
         "GCV",
