@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ntkft._errors import InputError
-from ntkft.linearize import linearize
+from ntkft.finetuning import finetune, optimizers
+from ntkft.linearize import lazy, linearize
 from tests.finetuning.tiny import attention, attention_params, linear, sentences
 from tests.tolerances import CLOSED_FORM
 
@@ -64,3 +65,33 @@ def test_parameters_of_other_shapes_are_refused_together():
         InputError, match=r"2 problems(.|\n)*'head' is \[1, 2\] but \[4, 2\](.|\n)*'extra' is \[3\] but missing"
     ):
         linear(other, sentences(0, n=2))
+
+
+def test_the_lazy_model_is_the_model_at_the_start_and_its_change_scaled_away_from_it():
+    params, other, inputs = attention_params(0), attention_params(1), sentences(2, n=3)
+    start, moved = attention(params, inputs), attention(other, inputs)
+    np.testing.assert_allclose(lazy(attention, params, 1)(other, inputs), moved, rtol=0, atol=CLOSED_FORM)
+    three = lazy(attention, params, 3.0)
+    np.testing.assert_allclose(three(params, inputs), start, rtol=0, atol=CLOSED_FORM)
+    np.testing.assert_allclose(three(other, inputs), start + 3 * (moved - start), rtol=0, atol=CLOSED_FORM)
+    for scale in (0, -1, np.inf):
+        with pytest.raises(InputError, match="wanted a positive number, 1 for the model as it is"):
+            lazy(attention, params, scale)
+
+
+def test_the_larger_the_scale_the_nearer_is_training_to_the_linearised_one():
+    """With steps of ε/α² the distance to the linearised model's outputs falls as 1/α."""
+    params, inputs = attention_params(0), sentences(1, n=5)
+    targets = np.random.default_rng(0).standard_normal((5, 2))
+
+    def trained(model, step):
+        run = finetune(
+            model, params, (inputs, targets), loss="squared", optimizer=optimizers.gradient_descent(step), epochs=20,
+            batch_size=None, record_at=[20], evaluate={"train": (inputs, targets)}, keep_predictions={"train"},
+        )  # fmt: skip
+        return np.asarray(run.curves["train"].predictions)[-1]
+
+    limit = trained(linearize(attention, params), 0.02)
+    errors = [np.abs(trained(lazy(attention, params, a), 0.02 / a**2) - limit).max() for a in (1, 8, 16, 32)]
+    assert errors[0] > 0.02
+    np.testing.assert_allclose(np.log2(np.array(errors[1:-1]) / errors[2:]), 1, atol=0.15)
