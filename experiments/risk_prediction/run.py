@@ -18,19 +18,17 @@ Expected  expected.toml
 """
 
 import argparse
-import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 
 from experiments._check import check
+from experiments._kept import claim, kept
 from experiments.risk_prediction import figures
 from experiments.risk_prediction.claims import claims, row
-from experiments.risk_prediction.runs import adamw, anchored, best, descent, kept, surface
+from experiments.risk_prediction.runs import adamw, anchored, best, descent, surface
 from experiments.risk_prediction.setting import REAL, SMOKE, Setting, build
-from ntkft._errors import InputError
 from ntkft.plots import risk_over_epochs, save
 
 FOLDER = Path(__file__).parent
@@ -104,16 +102,6 @@ def compared_with_adamw(records: dict) -> dict[str, float]:
             found[f"{name}, n = {n}: lowest risk, AdamW / gradient descent"] = risk / best(record["real"])[1]
             found[f"{name}, n = {n}: lowest risk, AdamW / predicted"] = risk / best(record["anchored"])[1]
     return found
-
-
-def claim(out: Path, setting: Setting) -> None:
-    """Make `out` the home of this setting; refuse one that holds another's records."""
-    identity = hashlib.sha256(json.dumps(dataclasses.asdict(setting)).encode()).hexdigest()[:16]
-    mark = out / "setting"
-    if mark.is_file() and mark.read_text() != identity:
-        raise InputError(f"{out} holds runs of another setting; choose another --out, or delete it")
-    out.mkdir(parents=True, exist_ok=True)
-    mark.write_text(identity)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """The computations, each kept in a file once done: surfaces and re-anchored predictions from kernels, real runs."""
 
-import json
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +15,6 @@ from ntkft.spectra import spectrum
 BATCH = 32
 PASSED = 1.4
 """A run has passed its best epoch when it is this many times as old."""
-
-
-def kept(path: Path, compute: Callable[[], dict]) -> dict:
-    """The record in `path`, computed if it is not there, with the seconds of the clock and of all processors."""
-    if not path.is_file():
-        wall, processors = time.perf_counter(), time.process_time()
-        record = compute()
-        record |= {"seconds": time.perf_counter() - wall, "processor_seconds": time.process_time() - processors}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(record, indent=1))
-        os.replace(draft, path)
-        print(f"{path.parent.name} {path.stem}: {record['seconds']:.0f} s", flush=True)
-    return json.loads(path.read_text())
 
 
 def surface(problem: Problem, setting: Setting, folder: Path) -> dict:

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments._check import check
-from experiments.risk_prediction.run import claim
-from experiments.risk_prediction.runs import BATCH, kept, surface
+from experiments._kept import claim, kept
+from experiments.risk_prediction.runs import BATCH, surface
 from experiments.risk_prediction.setting import REAL, SMOKE, Problem, Setting, build
 from experiments.stopping_rules import figures
 from experiments.stopping_rules.simulation import simulate

@@ -16,6 +16,7 @@ from ntkft.cli.finetune import finetune
 from ntkft.cli.kernel import kernel
 from ntkft.cli.predict import predict
 from ntkft.cli.spectrum import spectrum
+from ntkft.cli.taskvectors import taskvectors
 
 COMMANDS = {
     "demo": demo,
@@ -23,6 +24,7 @@ COMMANDS = {
     "spectrum": spectrum,
     "predict": predict,
     "finetune": finetune,
+    "taskvectors": taskvectors,
     "bench": bench,
 }
 
