@@ -9,6 +9,7 @@ from ntkft.dynamics.minibatch import ExpectedError, MinibatchDescent, expected_e
 from ntkft.dynamics.plug_ins import TargetNorm, estimate_noise, estimate_target_norm
 from ntkft.dynamics.prediction import dual_coefficients, outputs_at, per_output
 from ntkft.dynamics.risk import Interval, RiskSurface, nested_rows, over_seeds, predict_risk
+from ntkft.dynamics.rules import Stops, rule_intervals, spectral_rules
 from ntkft.dynamics.selection import BiasVariance, RiskCurve, bias_variance, gcv, holdout_curve, sure
 from ntkft.dynamics.sign_descent import signed_descent
 from ntkft.dynamics.solvers import (
@@ -19,7 +20,7 @@ from ntkft.dynamics.solvers import (
     logistic_regression,
     ridge_regression,
 )
-from ntkft.dynamics.stopping import HoldoutStop, holdout_stopping, krr_stopping, stopping_time
+from ntkft.dynamics.stopping import HoldoutStop, drift_stopping, holdout_stopping, krr_stopping, stopping_time
 
 __all__ = [
     "SHARES",
@@ -34,6 +35,7 @@ __all__ = [
     "RiskCurve",
     "RiskSurface",
     "SpectralFilter",
+    "Stops",
     "TargetNorm",
     "accuracy",
     "asymmetric_machine",
@@ -41,6 +43,7 @@ __all__ = [
     "bias_variance",
     "class_of",
     "decide",
+    "drift_stopping",
     "dual_coefficients",
     "estimate_noise",
     "estimate_target_norm",
@@ -64,7 +67,9 @@ __all__ = [
     "ridge",
     "ridge_regression",
     "risk_bounds",
+    "rule_intervals",
     "signed_descent",
+    "spectral_rules",
     "stopping_time",
     "sure",
 ]

@@ -5,7 +5,7 @@ Read in this order: `optimizers` (how a gradient becomes a step), `losses` (what
 (`finetune`, which puts them together).
 """
 
-from ntkft.finetuning.optimizers import Optimizer, adamw, gradient_descent, momentum
+from ntkft.finetuning.optimizers import Optimizer, adamw, gradient_descent, momentum, sign_descent
 from ntkft.finetuning.result import Curve, FinetuneResult
 from ntkft.finetuning.run import finetune
 
@@ -17,4 +17,5 @@ __all__ = [
     "finetune",
     "gradient_descent",
     "momentum",
+    "sign_descent",
 ]

@@ -49,6 +49,17 @@ def momentum(step_size: SupportsFloat, beta: SupportsFloat) -> Optimizer:
     return Optimizer(f"momentum(step_size={step_size}, beta={beta})", optax.sgd(step_size, momentum=beta))
 
 
+def sign_descent(step_size: SupportsFloat) -> Optimizer:
+    """θ ← θ − ε sign ∇L: Adam without memory; in minibatches of one it is what the asymmetric kernel describes.
+
+    A parameter without gradient stays, sign 0 = 0. Raises `InputError` unless ε is positive and finite.
+    Source: Bernstein et al. 2018, "signSGD: Compressed Optimisation for Non-Convex Problems", algorithm 1.
+    """
+    step_size = float(step_size)
+    refuse("sign_descent", _step_problems(step_size))
+    return Optimizer(f"sign_descent(step_size={step_size})", optax.sign_sgd(step_size))
+
+
 def adamw(step_size: SupportsFloat, weight_decay: SupportsFloat) -> Optimizer:
     """θ ← θ − ε (m̂ / (√v̂ + 10⁻⁸) + wθ) with decay rates 0.9 and 0.999 for m and v, on every parameter.
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ntkft.finetuning import Optimizer, adamw, gradient_descent, momentum
+from ntkft.finetuning import Optimizer, adamw, gradient_descent, momentum, sign_descent
 from ntkft.linearize import linearize
 from tests.finetuning.tiny import (
     attention,
@@ -52,6 +52,13 @@ def test_adamw_is_the_published_algorithm():
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         w = w - 0.05 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 0.2 * w)
     np.testing.assert_allclose(trained, w, rtol=0, atol=1e-12)
+
+
+def test_sign_descent_moves_every_parameter_by_the_step_size():
+    trained, w, x, y = train_linear(sign_descent(0.01), epochs=20)
+    for _ in range(20):
+        w = w - 0.01 * np.sign(x.T @ (x @ w - y))
+    np.testing.assert_allclose(trained, w, rtol=0, atol=1e-13)
 
 
 def test_the_linearised_model_follows_the_closed_form_of_its_kernel():
