@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 def compute(setting: Setting, texts: Path, out: Path) -> tuple[dict[str, dict], dict]:
     """Surfaces by task, and the records of every run: predictions are made before anything is trained."""
-    problems = {name: build(source, setting, texts) for name, source in setting.tasks}
+    problems = {name: build(source, texts, pool=setting.pool, test=setting.test) for name, source in setting.tasks}
     surfaces = {
         name: kept(out / name / "surface.json", lambda p=problem, f=out / name: surface(p, setting, f))
         for name, problem in problems.items()

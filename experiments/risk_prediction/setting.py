@@ -103,14 +103,14 @@ class Problem:
         return take_examples(self.pool, rows), self.y[rows]
 
 
-def build(source: Source, setting: Setting, texts: Path) -> Problem:
+def build(source: Source, texts: Path, *, pool: int, test: int) -> Problem:
     """Load a task and the model with a fresh head for it."""
     docs = source.file == "docs"
     task = load_task(
         "docs" if docs else texts / source.file,
-        n=setting.pool,
+        n=pool,
         validation=0,
-        test=setting.test,
+        test=test,
         seed=0,
         kind="classification",
         labels=source.labels,
@@ -121,10 +121,10 @@ def build(source: Source, setting: Setting, texts: Path) -> Problem:
     head = {"pool": "mean", "scale": 1.0, "seed": 0}
     model = models.load("minilm", readout=models.regression(**head) if k == 1 else models.linear(k, **head))
     assert model.tokenizer is not None
-    pool, test = (
+    inputs, others = (
         tokenize(part, model.tokenizer, max_length=source.max_length).inputs for part in (task.train, task.test)
     )
     y, y_test = (
         signed_targets(part.targets) if k == 1 else one_hot_targets(part.targets, k) for part in (task.train, task.test)
     )
-    return Problem(model, pool, test, y, y_test)
+    return Problem(model, inputs, others, y, y_test)

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     rows, simulated = [], []
     for name, source in setting.tasks:
-        problem, folder = build(source, setting, options.texts), options.runs / name
+        problem, folder = build(source, options.texts, pool=setting.pool, test=setting.test), options.runs / name
         record = kept(folder / "surface.json", lambda p=problem, f=folder: surface(p, setting, f))
         rows += [{"task": name} | row for row in stops(problem, setting, record, folder)]
         if name == "docs":
