@@ -52,7 +52,7 @@ class Setting:
         return [round(self.epochs[-1] * (i / count) ** 1.5) for i in range(count)]
 
 
-REAL = Setting(Source("sst2/train.tsv", 24), 64, 128, (0, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100), (1, 2, 4, 8), (1, 4))
+REAL = Setting(Source("sst2/train.tsv", 24), 64, 128, (0, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100), (1, 2, 4), (1, 4))
 SMOKE = Setting(Source("docs", 8, ("special", "stats")), 8, 16, (0, 2, 4, 6), (1, 2), (1, 4))
 
 
