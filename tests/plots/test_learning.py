@@ -164,7 +164,7 @@ def test_the_surface_over_epochs_shows_mean_range_and_lowest_of_every_size(surfa
         np.testing.assert_array_equal(line(axes, f"n = {size}"), [epochs, mean[index]])
         outline = np.asarray(axes.collections[index].get_paths()[0].vertices)
         assert outline[:, 1].max() == surface.test_mse[:, index].max()
-    stars = [drawn.get_xydata()[0] for drawn in axes.lines if drawn.get_marker() == "*"]
+    stars = [np.asarray(drawn.get_xydata())[0] for drawn in axes.lines if drawn.get_marker() == "*"]
     np.testing.assert_array_equal(stars, [[epochs[row.argmin()], row.min()] for row in mean])
     np.testing.assert_array_equal(line(axes, f"real, n = {surface.sizes[0]}"), [[0, 5], [0.9, 0.7]])
     assert_nothing_is_cut_off_or_overlaps(figure)
