@@ -12,7 +12,7 @@ Setting   `setting.REAL`. Step size 0.5/λ̂₁ of the task's kernel, the same f
           draw training sets from, 192 test examples; risk recorded at 20 epochs up to 130, a real run ends when it is
           1.4 times as old as its best epoch.
 Command   python -m experiments.risk_prediction.run                     (from the root of the repository)
-Minutes   about 200 on two CPU cores, 4 GB; one with --smoke. Every run is kept in --out as soon as it is done, and a
+Minutes   about 240 on two CPU cores, 4 GB; one with --smoke. Every run is kept in --out as soon as it is done, and a
           command that was interrupted goes on where it was.
 Expected  expected.toml
 """
