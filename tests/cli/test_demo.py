@@ -11,7 +11,7 @@ from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
 )
-FIGURES = {"decay", "groups", "alignment", "learning_curve", "risk_over_n"}
+FIGURES = {"decay", "groups", "alignment", "learning_curve", "risk_over_epochs", "risk_over_n"}
 
 
 def test_the_demo_writes_its_report_resumes_and_refuses_another_run(tmp_path, capsys):
