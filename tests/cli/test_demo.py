@@ -1,16 +1,14 @@
 """The demo in miniature: everything it promises is there, it resumes, and it keeps out of other folders."""
 
-import importlib.util
 import json
 
 import pytest
 
 from ntkft.cli import main
-from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
+from tests.minilm import needs_minilm
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
-)
+pytestmark = needs_minilm
+
 FIGURES = {"decay", "groups", "alignment", "learning_curve", "risk_over_epochs", "risk_over_n"}
 
 

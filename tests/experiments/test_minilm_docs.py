@@ -1,14 +1,9 @@
-import importlib.util
 import json
 
-import pytest
-
 from experiments.minilm_docs.run import main
-from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
+from tests.minilm import needs_minilm
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
-)
+pytestmark = needs_minilm
 
 
 def test_in_the_linear_regime_the_prediction_is_within_one_percent_of_real_fine_tuning(tmp_path):

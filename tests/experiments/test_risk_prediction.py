@@ -1,6 +1,5 @@
 """The experiment on predicted and real risk: its smoke run, and its claims on records made by hand."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -10,11 +9,7 @@ from experiments.risk_prediction.claims import claims, row
 from experiments.risk_prediction.run import main
 from experiments.risk_prediction.setting import SMOKE
 from ntkft._errors import InputError
-from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
-
-needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
-)
+from tests.minilm import needs_minilm
 
 
 @needs_minilm

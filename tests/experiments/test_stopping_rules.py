@@ -1,16 +1,10 @@
 """The experiment on stopping rules: its smoke run."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
 from experiments.stopping_rules.run import main, regret_of
-from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
-
-needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
-)
+from tests.minilm import needs_minilm
 
 
 @needs_minilm

@@ -1,7 +1,6 @@
 """The experiment on task vectors, with two small tasks."""
 
 import dataclasses
-import importlib.util
 import json
 
 import pytest
@@ -9,11 +8,9 @@ import pytest
 from experiments._kept import claim
 from experiments.task_vectors.run import REAL, SMOKE, main
 from ntkft._errors import InputError
-from ntkft.models.checkpoint import MINILM_INSTALL, MINILM_PACKAGE
+from tests.minilm import needs_minilm
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason=f"needs the default checkpoint; run: {MINILM_INSTALL}"
-)
+pytestmark = needs_minilm
 
 
 def test_in_the_linear_regime_vectors_are_as_predicted_and_records_are_kept(tmp_path):
