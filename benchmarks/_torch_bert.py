@@ -15,7 +15,7 @@ class Bert:
     """
 
     def __init__(self, config: TransformerConfig, tensors: Tensors):
-        assert not config.norm_first
+        assert config.block == "post_norm"
         assert config.activation == "gelu"
         self._config = config
         self._tensors = tensors

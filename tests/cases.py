@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ntkft.models import readouts
+from ntkft.models import read_config, readouts
 from ntkft.models.loading import random_model
-from ntkft.models.transformer import TransformerConfig
 from tests import case_attention, case_leaves, case_sharing, case_transformations
 from tests.case_parts import VOCABULARY, WIDTH, Case, N as N, T as T, decode, decoder_params, normal, tokens
 
@@ -64,28 +63,32 @@ def gpt2() -> Case:
     return _transformer("gpt2", 5)
 
 
+TINY = {
+    "bert": {
+        "model_type": "bert",
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * WIDTH,
+        "max_position_embeddings": T,
+        "layer_norm_eps": 1e-5,
+    },
+    "gpt2": {
+        "model_type": "gpt2",
+        "vocab_size": VOCABULARY,
+        "n_positions": T,
+        "n_embd": WIDTH,
+        "n_layer": 1,
+        "n_head": 2,
+        "n_inner": 2 * WIDTH,
+    },
+}
+
+
 def _transformer(family: str, seed: int) -> Case:
+    config = read_config(TINY[family])
     bert_like = family == "bert"
-    config = TransformerConfig(
-        vocab_size=VOCABULARY,
-        width=WIDTH,
-        layers=1,
-        heads=2,
-        mlp_width=2 * WIDTH,
-        max_positions=T,
-        token_types=2 if bert_like else 0,
-        activation="gelu" if bert_like else "gelu_new",
-        norm_epsilon=1e-5,
-        norm_first=not bert_like,
-        embedding_norm=bert_like,
-        final_norm=not bert_like,
-        causal=not bert_like,
-        attention_scale=(0.5,),
-        pooler=False,
-        lm_head_transform=False,
-        lm_head_bias=False,
-        lm_head_tied=True,
-    )
     readout = readouts.linear(2, pool="mean" if bert_like else "last", scale=1.0, seed=seed, bias=True)
     model = random_model(config, readout=readout, seed=seed, dtype=jnp.float64)
     return Case(model.apply_fn, model.params, tokens(seed))

@@ -112,7 +112,7 @@ def problem(setting: dict) -> tuple[ApplyFn, PyTree, PyTree]:
         random_model(read_config(TINY), readout=readout, seed=0) if tiny else load(setting["model"], readout=readout)
     )
     shape = (setting["examples"], setting["tokens"])
-    ids = np.random.default_rng(0).integers(model.config.vocab_size, size=shape, dtype=np.int32)
+    ids = np.random.default_rng(0).integers(model.config.tokens.vocab_size, size=shape, dtype=np.int32)
     return model.apply_fn, model.params, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 

@@ -33,14 +33,13 @@ def row(record: Mapping[str, dict], setting: Setting) -> dict[str, float]:
     seen = horizon(record, setting)
     trusted = [t for t in real["epochs"] if t <= seen.epoch]
     truth = np.array([at(real["epochs"], real["mse"], t) for t in trusted])
-    last = real["epochs"][-1]
-    within = {"epochs": [t for t in mine["epochs"] if t <= last], "mse": mine["mse"][: len(real["epochs"])]}
-    predicted_epoch, predicted_risk = best(within)
-    first = first_order(record, range(last + 1))
+    # Over all epochs, not only those of the real run, which ends soon after its best one.
+    predicted_epoch, predicted_risk = best(mine)
+    first = np.asarray(record["first_order"]["mse"])
     return {
         "real_epoch": epoch,
         "real_risk": risk,
-        "last_epoch": last,
+        "last_epoch": real["epochs"][-1],
         "predicted_epoch": predicted_epoch,
         "predicted_risk": predicted_risk,
         "first_order_epoch": int(np.argmin(first)),

@@ -5,7 +5,8 @@ Read in this order: `optimizers` (how a gradient becomes a step), `losses` (what
 (`finetune`, which puts them together).
 """
 
-from ntkft.finetuning.optimizers import Optimizer, adamw, gradient_descent, momentum, sign_descent
+from ntkft.finetuning.descent import epoch_order
+from ntkft.finetuning.optimizers import Optimizer, adamw, gradient_descent, l2_sp, momentum, sign_descent
 from ntkft.finetuning.result import Curve, FinetuneResult
 from ntkft.finetuning.run import finetune
 
@@ -14,8 +15,10 @@ __all__ = [
     "FinetuneResult",
     "Optimizer",
     "adamw",
+    "epoch_order",
     "finetune",
     "gradient_descent",
+    "l2_sp",
     "momentum",
     "sign_descent",
 ]

@@ -76,7 +76,7 @@ def compile_descent(
             steps, optimizer_state = transform.update(gradient, optimizer_state, params)
             return (optax.apply_updates(params, steps), optimizer_state), share * jnp.sum(values)
 
-        order = jnp.arange(n) if seed is None else _shuffled(n, seed, state.epoch)
+        order = jnp.arange(n) if seed is None else epoch_order(n, seed, state.epoch)
         parts = (order[updates.places], updates.weights, updates.shares)
         (params, optimizer_state), values = jax.lax.scan(update, (state.params, state.optimizer_state), parts)
         value = jnp.sum(values).astype(state.losses.dtype)
@@ -92,6 +92,11 @@ def compile_descent(
 
     on_device = jax.tree.map(jnp.asarray, train)
     return lambda state, stop: advance(state, on_device, stop)
+
+
+def epoch_order(n: int, seed: int, epoch: int | Array) -> jax.Array:
+    """The order `[n]` in which the examples of an epoch are taken when training in minibatches with this seed."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), epoch), n)
 
 
 def in_strides(advance: Advance, state: State, stop: int, report: Callable[[int], None]) -> tuple[State, int | None]:
@@ -135,7 +140,3 @@ def _schedule(n: int, batch_size: int | None, micro_batch: int) -> _Schedule:
         weights[update, : members.size] = 1 / members.size
     shares = np.count_nonzero(weights, axis=1) / n
     return _Schedule(places.reshape(updates, chunks, rows), weights.reshape(updates, chunks, rows), shares)
-
-
-def _shuffled(n: int, seed: int, epoch: jax.Array) -> jax.Array:
-    return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), epoch), n)

@@ -8,9 +8,12 @@ import math
 from dataclasses import dataclass
 from typing import SupportsFloat
 
+import jax
 import optax
 
 from ntkft._errors import refuse
+from ntkft._tree import digest
+from ntkft._types import PyTree
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,28 @@ def momentum(step_size: SupportsFloat, beta: SupportsFloat) -> Optimizer:
         problems.append(f"beta is {beta}; wanted 0 ≤ beta < 1")
     refuse("momentum", problems)
     return Optimizer(f"momentum(step_size={step_size}, beta={beta})", optax.sgd(step_size, momentum=beta))
+
+
+def l2_sp(step_size: SupportsFloat, penalty: SupportsFloat, pretrained: PyTree) -> Optimizer:
+    """θ ← θ − ε (∇L + λ(θ − θ_PT)): gradient descent with weight decay towards the pretrained parameters.
+
+    It minimises L + (λ/2) ‖θ − θ_PT‖², for the linearised model kernel ridge regression with penalty λ. Stable on the
+    squared loss while ε < 2/(λ₁ + λ). Keeps `pretrained`. Raises `InputError` unless ε is positive and λ not negative,
+    both finite. Source: Li, Grandvalet & Davoine 2018, "Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks", eq. 2.
+    """
+    step_size, penalty = float(step_size), float(penalty)
+    problems = _step_problems(step_size)
+    if not 0 <= penalty < math.inf:
+        problems.append(f"penalty is {penalty}; wanted a finite number that is not negative")
+    refuse("l2_sp", problems)
+    pull = optax.stateless(
+        lambda gradient, params: jax.tree.map(
+            lambda g, now, then: g + penalty * (now - then), gradient, params, pretrained
+        )
+    )
+    description = f"l2_sp(step_size={step_size}, penalty={penalty}, pretrained={digest(pretrained)[:12]})"
+    return Optimizer(description, optax.chain(pull, optax.sgd(step_size)))
 
 
 def sign_descent(step_size: SupportsFloat) -> Optimizer:

@@ -1,10 +1,12 @@
 """Models: pretrained checkpoints, or a user's own module, as `apply_fn(params, inputs)` and a dict of parameters."""
 
 from ntkft.models.adapters import from_linen as from_linen, from_nnx as from_nnx
+from ntkft.models.config import TransformerConfig as TransformerConfig
 from ntkft.models.families import read_config as read_config
 from ntkft.models.loading import GROUPS as GROUPS, Model as Model, load as load, random_model as random_model
 from ntkft.models.readouts import (
     Readout as Readout,
+    classifier as classifier,
     label_words as label_words,
     linear as linear,
     logit_difference as logit_difference,
@@ -12,4 +14,3 @@ from ntkft.models.readouts import (
     parse_readout as parse_readout,
     regression as regression,
 )
-from ntkft.models.transformer import TransformerConfig as TransformerConfig

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,35 +39,41 @@ class Checkpoint:
     name: str
     attributes: Mapping[str, Any]
     """Those of `config.json`."""
-    tensors: Mapping[str, np.ndarray]
-    tokenizer: Tokenizer
-    """Without padding or truncation."""
+    tensors: Mapping[str, Any]
+    """Arrays by name; each is read from its file when it is asked for, and not kept."""
+    tokenizer: Tokenizer | None
+    """Without padding or truncation; None for a vision model."""
 
 
-def read_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(
+    source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None
+) -> Checkpoint:
     """Everything that `load` needs from a source: "minilm", a directory, or a Hub id `owner/name`.
 
     Raises `InputError` for a source that cannot be found or fetched, one that lists every missing file of a
     directory, and one for a file that cannot be read.
     """
-    directory = find_checkpoint(source)
+    directory = find_checkpoint(source, revision=revision, token=token)
     _check_files(directory)
     return Checkpoint(
         name=str(source),
         attributes=_read_json(directory / CONFIG),
         tensors=_read_tensors(directory),
-        tokenizer=_read_tokenizer(directory / TOKENIZER),
+        tokenizer=_read_tokenizer(directory / TOKENIZER) if (directory / TOKENIZER).is_file() else None,
     )
 
 
-def find_checkpoint(source: str | os.PathLike[str]) -> Path:
-    """The local directory of a source; a Hub id is downloaded to the cache of `huggingface_hub`, unless it is there."""
+def find_checkpoint(source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> Path:
+    """The local directory of a source; a Hub id is downloaded to the cache of `huggingface_hub`, unless it is there.
+
+    Without a connection, or with `HF_HUB_OFFLINE=1`, a Hub id is what the cache holds of it.
+    """
     if source == "minilm":
         return _minilm()
     if (directory := Path(source).expanduser()).is_dir():
         return directory
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not str(source).startswith("."):
-        return _download(str(source))
+        return _download(str(source), revision, token)
     raise InputError(f"model {str(source)!r}: no such directory; give one, a Hub id as owner/name, or minilm")
 
 
@@ -79,10 +85,12 @@ def _minilm() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, revision: str | None, token: str | None) -> Path:
     patterns = [CONFIG, TOKENIZER, WEIGHTS, INDEX, "model-*-of-*.safetensors"]
     try:
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
+        return Path(
+            huggingface_hub.snapshot_download(repository, revision=revision, token=token, allow_patterns=patterns)
+        )
     # Network, proxy, name, licence gate, disk: whatever stands between here and the Hub is the user's to mend.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -98,7 +106,9 @@ def _check_files(directory: Path) -> None:
         other = [path.name for pattern in ("*.bin", "*.h5", "*.msgpack", "*.ckpt") for path in directory.glob(pattern)]
         found = f"; {other[0]} is in another format: convert it to safetensors" if other else ""
         problems.append(f"weights are missing: neither {WEIGHTS} nor {INDEX}{found}")
-    if not (directory / TOKENIZER).is_file():
+    # A config with an image size is that of a vision model, which has no tokenizer.
+    vision = (directory / CONFIG).is_file() and "image_size" in _read_json(directory / CONFIG)
+    if not vision and not (directory / TOKENIZER).is_file():
         problems.append(f"{TOKENIZER} is missing; save it with the `tokenizers` library (a fast tokenizer)")
     refuse(f"model directory {directory}", problems)
 
@@ -123,9 +133,26 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
+class StoredTensors(Mapping[str, Any]):
+    """Arrays in safetensors files, each read when it is asked for: no more than one is in memory at a time."""
+
+    def __init__(self, files: Mapping[str, Path]):
+        self._files = files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with _open(self._files[name]) as file:
+            return _read(lambda: file.get_tensor(name), self._files[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _read_tensors(directory: Path) -> StoredTensors:
     if (directory / WEIGHTS).is_file():
-        return _read_safetensors(directory / WEIGHTS)
+        return StoredTensors(dict.fromkeys(_names(directory / WEIGHTS), directory / WEIGHTS))
     listed = _read_json(directory / INDEX).get("weight_map")
     if not isinstance(listed, dict):
         raise InputError(f"{directory / INDEX}: holds no object 'weight_map'; fetch the checkpoint again")
@@ -138,18 +165,24 @@ def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
             if not (directory / shard).is_file()
         ],
     )
-    tensors: dict[str, np.ndarray] = {}
-    for shard in shards:
-        tensors |= _read_safetensors(directory / shard)
-    absent = sorted(listed.keys() - tensors.keys())
+    files = {name: directory / shard for shard in shards for name in _names(directory / shard)}
+    absent = sorted(listed.keys() - files.keys())
     refuse(f"{directory / INDEX}", [f"tensor {name!r} is in no shard" for name in absent])
-    return tensors
+    return StoredTensors(files)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _names(path: Path) -> list[str]:
+    with _open(path) as file:
+        return list(file.keys())
+
+
+def _open(path: Path) -> Any:
+    return _read(lambda: safe_open(path, framework="numpy"), path)
+
+
+def _read(read: Callable[[], Any], path: Path) -> Any:
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return read()
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: truncated or corrupted ({error}); fetch the checkpoint again") from error
     except (AttributeError, TypeError) as error:

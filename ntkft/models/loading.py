@@ -6,7 +6,7 @@ once into a graph definition and a nested dict of parameters, and `apply_fn` mer
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 from tokenizers import Tokenizer
 
@@ -21,11 +22,12 @@ from ntkft._errors import InputError
 from ntkft._tree import leaf_paths
 from ntkft._types import ApplyFn, Array, PyTree
 from ntkft.models.checkpoint import read_checkpoint
+from ntkft.models.config import TransformerConfig
 from ntkft.models.conversion import to_params
 from ntkft.models.families import family_of, read_config
 from ntkft.models.inputs import check_inputs, check_layout
 from ntkft.models.readouts import BoundReadout, Readout
-from ntkft.models.transformer import Transformer, TransformerConfig
+from ntkft.models.transformer import Transformer
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -34,17 +36,17 @@ GROUPS = {
     "k": r"^layers/\d+/attention/key/kernel$",
     "v": r"^layers/\d+/attention/value/kernel$",
     "o": r"^layers/\d+/attention/output/kernel$",
-    "mlp": r"^layers/\d+/mlp/(up|down)/kernel$",
-    "norm": r"^(embeddings/norm|layers/\d+/(attention|mlp)_norm|final_norm)/(scale|bias)$",
-    "bias": r"^layers/\d+/(attention|mlp)/\w+/bias$",
-    "embedding": r"^embeddings/(token|position|token_type)$",
-    "head": r"^(head|lm_head|pooler)/",
+    "mlp": r"^layers/\d+/mlp/(up|gate|down)/kernel$",
+    "norm": r"^(embeddings/norm|layers/\d+/(attention/(query|key)|attention|mlp)_norm|final_norm)/(scale|bias)$",
+    "bias": r"^layers/\d+/(attention/(query|key|value|output)|mlp/\w+)/bias$",
+    "embedding": r"^(embeddings/(token|position|token_type|first|(project|patch)/(kernel|bias))|project/kernel)$",
+    "head": r"^(head|lm_head|pooler|classifier)/",
 }
 """Parameter groups: name -> regular expression over leaf paths.
 
-"norm" holds scales and biases of LayerNorms, "bias" all other biases of the blocks, "head" everything that is applied
-after the last block: a fresh head, the LM head's own weights, the pooler. A decoder that is tied to the token
-embedding is that embedding, and so in "embedding".
+"norm" holds scales and biases of norms, "bias" all other biases of the blocks, "head" everything that is applied after
+the last block: a fresh head, the LM head's own weights, the pooler, the checkpoint's classifier. A decoder that is
+tied to the token embedding is that embedding, and so in "embedding".
 """
 
 
@@ -78,33 +80,49 @@ class Model:
         check_inputs(self.config, self.mask_token, inputs)
 
 
-def load(source: str | os.PathLike[str], *, readout: Readout, dtype: DTypeLike = jnp.float32) -> Model:
+def load(
+    source: str | os.PathLike[str],
+    *,
+    readout: Readout,
+    dtype: DTypeLike = jnp.float32,
+    sharding: Sharding | Callable[[str, tuple[int, ...]], Sharding] | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Model:
     """The model of a checkpoint, with the outputs that `readout` chooses.
 
-    `source` is "minilm" (the embedded default), a directory with `config.json`, `tokenizer.json` and safetensors, or
-    a Hub id `owner/name`. Only the parts that the readout needs are built. Parameters are cast to `dtype`; matrix
-    products on GPU and TPU follow `jax.default_matmul_precision`.
+    `source` is "minilm" (the embedded default), a directory with `config.json`, `tokenizer.json` and safetensors (one
+    file, or shards with their index), or a Hub id `owner/name`, of which `revision` names a branch, tag or commit and
+    `token` opens a gate; what the cache of `huggingface_hub` holds is not fetched again. Only the parts that the
+    readout needs are built. Parameters are cast to `dtype`; matrix products on GPU and TPU follow
+    `jax.default_matmul_precision`.
 
-    Raises `InputError` for a source, config, tensor, tokenizer, readout or dtype that cannot be used; the message
-    lists everything that is wrong with it.
+    `sharding` puts parameters straight onto a mesh: one for all, or a function of a leaf's path and shape.
+
+    Cost: tensors are read, checked, cast and placed one at a time. Host memory: the largest tensor twice, and on a CPU
+    the parameters themselves. Raises `InputError` for a source, config, tensor, tokenizer, readout or dtype that cannot
+    be used; the message lists everything that is wrong with it.
     """
     number_type = _number_type(dtype)
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, revision=revision, token=token)
     config = read_config(checkpoint.attributes)
-    _check_tokenizer(checkpoint.name, checkpoint.tokenizer, config)
+    if checkpoint.tokenizer is not None:
+        _check_tokenizer(checkpoint.name, checkpoint.tokenizer, config)
     bound = readout.bind(config, checkpoint.tokenizer)
     graph, wanted = _abstract(config, readout.components)
-    _, architecture = _abstract(config, ("lm_head", *(["pooler"] if config.pooler else [])))
+    _, architecture = _abstract(config, config.components)
     params, left_out = to_params(
         f"checkpoint {checkpoint.name}, readout {readout.description}",
         checkpoint.tensors,
         family_of(checkpoint.attributes).names,
+        config,
         architecture,
         wanted,
         number_type,
+        place := _placement(sharding),
     )
     return _assemble(
-        checkpoint.name, config, checkpoint.tokenizer, readout, bound, graph, params, number_type, left_out
+        checkpoint.name, config, checkpoint.tokenizer, readout, bound, graph, params, number_type, left_out, place
     )
 
 
@@ -121,7 +139,16 @@ def random_model(
     bound = readout.bind(config, None)
     graph, state = nnx.split(Transformer(config, readout.components, rngs=nnx.Rngs(int(seed))))
     params = jax.tree.map(lambda leaf: leaf.astype(number_type), nnx.to_pure_dict(state))
-    return _assemble("random", config, None, readout, bound, graph, params, number_type, ())
+    return _assemble("random", config, None, readout, bound, graph, params, number_type, (), _placement(None))
+
+
+def _placement(
+    sharding: Sharding | Callable[[str, tuple[int, ...]], Sharding] | None,
+) -> Callable[[str, np.ndarray], jax.Array]:
+    if sharding is None:
+        return lambda path, leaf: jnp.asarray(leaf)
+    of = (lambda path, shape: sharding) if isinstance(sharding, Sharding) else sharding
+    return lambda path, leaf: jax.device_put(leaf, of(path, leaf.shape))
 
 
 def _abstract(config: TransformerConfig, components: tuple[str, ...]) -> tuple[nnx.GraphDef, PyTree]:
@@ -140,8 +167,9 @@ def _assemble(
     backbone: PyTree,
     dtype: np.dtype,
     left_out: tuple[str, ...],
+    place: Callable[[str, np.ndarray], jax.Array],
 ) -> Model:
-    head = {key: jnp.asarray(value.astype(dtype)) for key, value in bound.head.items()}
+    head = {key: place(f"head/{key}", value.astype(dtype)) for key, value in bound.head.items()}
     params = {**backbone, "head": head} if head else backbone
     structure = jax.tree.structure(params)
 
@@ -173,9 +201,10 @@ def _number_type(dtype: DTypeLike) -> np.dtype:
 
 
 def _check_tokenizer(name: str, tokenizer: Tokenizer, config: TransformerConfig) -> None:
-    if (size := tokenizer.get_vocab_size()) > config.vocab_size:
+    rows = config.tokens.vocab_size
+    if (size := tokenizer.get_vocab_size()) > rows:
         raise InputError(
-            f"checkpoint {name}: its tokenizer has {size} tokens, its embedding {config.vocab_size} rows; "
+            f"checkpoint {name}: its tokenizer has {size} tokens, its embedding {rows} rows; "
             "they do not belong together"
         )
 

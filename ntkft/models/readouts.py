@@ -4,7 +4,7 @@ Two kinds of initialisation (Sun & Raskutti 2026, §2):
 
 * *mixed*: the backbone is pretrained, the head is fresh, f = Wᵀ h with W_ij ~ N(0, scale²/d): `linear`, `regression`;
 * *pretrained*: the outputs exist already, as logits of the language model: `label_words`, `logit_difference`,
-  `next_token`.
+  `next_token`; or as the classes of a checkpoint that was fine-tuned already: `classifier`.
 
 Which one, read at which position and at which scale, changes the kernel, so there is no default readout.
 """
@@ -22,8 +22,9 @@ from tokenizers import Tokenizer
 
 from ntkft._errors import InputError, refuse
 from ntkft._types import PyTree
+from ntkft.models.config import TransformerConfig
 from ntkft.models.inputs import Inputs
-from ntkft.models.transformer import Transformer, TransformerConfig
+from ntkft.models.transformer import Transformer
 from ntkft.models.vocabulary import mask_token_id, word_token_ids
 
 Pool: TypeAlias = Literal["mean", "first", "last", "pooler"]
@@ -153,12 +154,36 @@ def _word(text: str) -> str | int:
     return int(text[1:]) if re.fullmatch(r"#\d+", text) else text
 
 
+def classifier() -> Readout:
+    """The outputs of the classification head that the checkpoint was fine-tuned with, `[n, labels]`.
+
+    They are read where the family's own model reads them: BERT from the pooler, RoBERTa and ViT from the first token
+    (RoBERTa through a dense layer of its own), decoders from the last real token.
+
+    Raises `InputError`, once the model is known, for a checkpoint without such a head.
+    """
+
+    def bind(config: TransformerConfig, tokenizer: Tokenizer | None) -> BoundReadout:
+        if config.classifier is None:
+            raise InputError("classifier: this architecture has no classification head; choose another readout")
+        state = config.classifier.state
+
+        def read(model: Transformer, head: PyTree, inputs: Inputs) -> jax.Array:
+            hidden = model(inputs)
+            return model.classify(_pool(model, hidden, _real(inputs, hidden), state))
+
+        return BoundReadout({}, read, mask_token=None)
+
+    return Readout("classifier", ("classifier",), bind)
+
+
 _FORMS: dict[str, tuple[Callable[..., Readout], tuple[str, ...], tuple[str, ...]]] = {
     "linear": (linear, ("pool", "scale", "seed"), ("bias",)),
     "label_words": (label_words, ("words", "position"), ()),
     "logit_difference": (logit_difference, ("negative", "positive", "position"), ()),
     "regression": (regression, ("pool", "scale", "seed"), ("bias",)),
     "next_token": (next_token, (), ()),
+    "classifier": (classifier, (), ()),
 }
 _READ: dict[str, Callable[[str], Any]] = {
     "scale": float,
@@ -187,13 +212,13 @@ def _fresh(
     def bind(config: TransformerConfig, tokenizer: Tokenizer | None) -> BoundReadout:
         if pool == "pooler" and not config.pooler:
             raise InputError(f"{description}: this architecture has no pooler; choose mean, first or last")
-        draw = np.random.default_rng(seed).standard_normal((config.width, outputs))
-        head = {"kernel": draw * (scale / np.sqrt(config.width))} | ({"bias": np.zeros(outputs)} if bias else {})
+        draw = np.random.default_rng(seed).standard_normal((config.hidden_width, outputs))
+        head = {"kernel": draw * (scale / np.sqrt(config.hidden_width))} | ({"bias": np.zeros(outputs)} if bias else {})
         return BoundReadout(head, read, mask_token=None)
 
     def read(model: Transformer, head: PyTree, inputs: Inputs) -> jax.Array:
-        mask = jnp.asarray(inputs["attention_mask"]) != 0
-        outputs = _pool(model, model(inputs), mask, pool) @ head["kernel"]
+        hidden = model(inputs)
+        outputs = _pool(model, hidden, _real(inputs, hidden), pool) @ head["kernel"]
         return outputs + head["bias"][None] if bias else outputs
 
     return Readout(description, ("pooler",) if pool == "pooler" else (), bind)
@@ -224,11 +249,14 @@ def _of_logits(
         description = f"{description},position={position}"
 
     def bind(config: TransformerConfig, tokenizer: Tokenizer | None) -> BoundReadout:
+        if config.lm_head is None:
+            raise InputError(f"{description}: this architecture has no LM head; read hidden states with linear")
         mask_token = mask_token_id(description, tokenizer) if position == "mask" else None
-        tokens = None if words is None else word_token_ids(description, words, config.vocab_size, tokenizer)
+        tokens = None if words is None else word_token_ids(description, words, config.tokens.vocab_size, tokenizer)
 
         def read(model: Transformer, head: PyTree, inputs: Inputs) -> jax.Array:
-            mask, hidden = jnp.asarray(inputs["attention_mask"]) != 0, model(inputs)
+            hidden = model(inputs)
+            mask = _real(inputs, hidden)
             if mask_token is None:
                 return select(model.logits(_at(hidden, _last(mask))))
             masks = mask & (jnp.asarray(inputs["input_ids"]) == mask_token)
@@ -241,6 +269,13 @@ def _of_logits(
         return BoundReadout({}, read, mask_token)
 
     return Readout(description, ("lm_head",), bind)
+
+
+def _real(inputs: Inputs, hidden: Float[jax.Array, "n t d"]) -> Bool[jax.Array, "n t"]:
+    """Which hidden states belong to real tokens; all of an image's do."""
+    return (
+        jnp.asarray(inputs["attention_mask"]) != 0 if "attention_mask" in inputs else jnp.ones(hidden.shape[:2], bool)
+    )
 
 
 def _at(hidden: Float[jax.Array, "n t d"], index: Int[jax.Array, " n"]) -> Float[jax.Array, "n d"]:

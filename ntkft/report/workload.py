@@ -83,7 +83,7 @@ class Workload:
         generator = np.random.default_rng(self.seed)
         if self.texts == RANDOM:
             shape = self.examples, self.tokens
-            ids = generator.integers(model.config.vocab_size, size=shape, dtype=np.int32)
+            ids = generator.integers(model.config.tokens.vocab_size, size=shape, dtype=np.int32)
             return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if model.tokenizer is None:
             raise InputError(f"a model with random weights has no tokenizer for {self.texts}; use {RANDOM!r} texts")

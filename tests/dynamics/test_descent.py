@@ -60,13 +60,13 @@ def test_weight_decay_ends_where_the_gradient_vanishes(loss, k):
     np.testing.assert_allclose(dual[0], -slope / (N * penalty), atol=CLOSED_FORM)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.7])
-def test_cross_entropy_is_training_of_the_linearised_model(momentum):
+@pytest.mark.parametrize(("momentum", "penalty"), [(0.0, 0.0), (0.7, 0.0), (0.0, 0.5)])
+def test_cross_entropy_is_training_of_the_linearised_model(momentum, penalty):
     params, inputs, step = attention_params(0, k=3), sentences(1, 14), 0.05
     classes = np.random.default_rng(3).integers(0, 3, 14)
     train, test = take_examples(inputs, slice(0, 9)), take_examples(inputs, slice(9, 14))
     epochs = [0, 1, 5, 40]
-    optimizer = optimizers.momentum(step, momentum) if momentum else optimizers.gradient_descent(step)
+    optimizer = optimizers.momentum(step, momentum) if momentum else optimizers.l2_sp(step, penalty, params)
     result = finetune(
         linearize(attention, params), params, (train, classes[:9]), loss="cross_entropy", optimizer=optimizer,
         epochs=40, batch_size=None, record_at=epochs, evaluate={"test": (test, classes[9:])}, keep_predictions={"test"},
@@ -75,8 +75,8 @@ def test_cross_entropy_is_training_of_the_linearised_model(momentum):
     cross = ntkft.empirical_ntk(attention, params, test, train, outputs="full", method="jacobian")
     outputs = {name: np.asarray(attention(params, part)) for name, part in (("train", train), ("test", test))}
     dual = kernel_descent(
-        kernel, classes[:9], outputs["train"], loss="cross_entropy", step_size=step, momentum=momentum, penalty=0.0,
-        steps=epochs,
+        kernel, classes[:9], outputs["train"], loss="cross_entropy", step_size=step, momentum=momentum,
+        penalty=penalty, steps=epochs,
     )  # fmt: skip
     predicted = outputs_at(np.asarray(cross.total), dual, outputs["test"])
     kept = result.curves["test"].predictions

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ntkft.finetuning import Optimizer, adamw, gradient_descent, momentum, sign_descent
+from ntkft.finetuning import Optimizer, adamw, gradient_descent, l2_sp, momentum, sign_descent
 from ntkft.linearize import linearize
 from tests.finetuning.tiny import (
     attention,
@@ -52,6 +52,15 @@ def test_adamw_is_the_published_algorithm():
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         w = w - 0.05 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 0.2 * w)
     np.testing.assert_allclose(trained, w, rtol=0, atol=1e-12)
+
+
+def test_l2_sp_decays_towards_the_pretrained_parameters():
+    pretrained, _, _ = linear_case(0)
+    trained, w, x, y = train_linear(l2_sp(0.1, 0.7, pretrained), epochs=20)
+    start = w
+    for _ in range(20):
+        w = w - 0.1 * (x.T @ (x @ w - y) / len(x) + 0.7 * (w - start))
+    np.testing.assert_allclose(trained, w, rtol=0, atol=1e-13)
 
 
 def test_sign_descent_moves_every_parameter_by_the_step_size():

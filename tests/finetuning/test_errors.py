@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ntkft._errors import InputError
-from ntkft.finetuning import adamw, finetune, gradient_descent, momentum, sign_descent
+from ntkft.finetuning import adamw, finetune, gradient_descent, l2_sp, momentum, sign_descent
 from tests.finetuning.tiny import linear, linear_case
 
 PARAMS, X, Y = linear_case(0, k=2)
@@ -86,6 +86,7 @@ def test_bad_input_gets_its_sentence(changes, message):
         (lambda: gradient_descent(float("nan")), "step_size is nan"),
         (lambda: momentum(0.1, 1), r"momentum: beta is 1\.0; wanted 0 ≤ beta < 1"),
         (lambda: momentum(-1, -1), "momentum: 2 problems"),
+        (lambda: l2_sp(0, -1, {}), "l2_sp: 2 problems"),
         (lambda: sign_descent(0), "sign_descent: step_size is 0.0; wanted a positive, finite number"),
         (lambda: adamw(0.1, -0.5), r"adamw: weight_decay is -0\.5; wanted a finite number that is not negative"),
     ],

@@ -140,13 +140,13 @@ def test_a_source_that_is_neither_directory_nor_hub_id_is_refused(source):
 def test_a_hub_id_is_fetched_without_other_files(directory, monkeypatch):
     asked = {}
 
-    def fetch(repository, allow_patterns):
-        asked[repository] = allow_patterns
+    def fetch(repository, revision, token, allow_patterns):
+        asked[repository, revision, token] = allow_patterns
         return str(directory)
 
     monkeypatch.setattr(checkpoint.huggingface_hub, "snapshot_download", fetch)
-    assert load("owner/name", readout=LINEAR).name == "owner/name"
-    assert not [pattern for pattern in asked["owner/name"] if pattern.endswith((".bin", ".h5"))]
+    assert load("owner/name", readout=LINEAR, revision="v1", token="secret").name == "owner/name"
+    assert not [pattern for pattern in asked["owner/name", "v1", "secret"] if pattern.endswith((".bin", ".h5"))]
 
 
 @pytest.mark.parametrize(

@@ -1,54 +1,73 @@
 """Loading is a bijection: every tensor is used once, every leaf is filled once, and anything else is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from ntkft import InputError
 from ntkft._tree import leaf_paths
-from ntkft.models import label_words, linear, load, next_token, read_config
-from ntkft.models.conversion import leaf_shapes, split_tensor, tensor_rules, to_params
+from ntkft.models import classifier, label_words, linear, load, next_token, read_config
+from ntkft.models.conversion import leaf_shapes, pack, tensor_rules, to_params, unpack
 from ntkft.models.families import family_of
-from ntkft.models.transformer import Transformer
-from tests.models.tiny import BERT, GPT2, random_tensors, write_checkpoint
+from tests.models.tiny import BERT, GPT2, GPT_NEOX, OPT, TINY, VIT, architecture_of, random_tensors, write_checkpoint
 
 UNTIED = GPT2 | {"tie_word_embeddings": False}
 LINEAR = linear(2, pool="mean", scale=1, seed=0)
+ALL = TINY | {"untied": UNTIED, "projected": OPT | {"word_embed_proj_dim": 6}}
 
 
-def _architecture(attributes: dict):
-    config = read_config(attributes)
-    components = ("lm_head", "pooler") if config.pooler else ("lm_head",)
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: Transformer(config, components, rngs=nnx.Rngs(0)))))
-
-
-@pytest.mark.parametrize("attributes", [BERT, GPT2, UNTIED], ids=["bert", "gpt2", "untied"])
+@pytest.mark.parametrize("attributes", ALL.values(), ids=ALL)
 def test_rules_fill_every_leaf_once_from_tensors_used_once_and_can_be_inverted(attributes):
-    architecture, tensors = _architecture(attributes), random_tensors(attributes)
-    shapes = leaf_shapes(architecture)
-    rules = [rule for rule in tensor_rules(family_of(attributes).names, 2) if rule.tensor in tensors]
+    config, architecture, tensors = read_config(attributes), architecture_of(attributes), random_tensors(attributes)
+    names, shapes = family_of(attributes).names, leaf_shapes(architecture)
+    rules = [rule for rule in tensor_rules(names, config.layers) if rule.tensor in tensors]
     assert sorted(leaf for rule in rules for leaf in rule.leaves) == sorted(shapes)
     assert sorted(rule.tensor for rule in rules) == sorted(tensors)
 
     params, left_out = to_params(
-        "test", tensors, family_of(attributes).names, architecture, architecture, np.dtype(np.float64)
+        "test",
+        tensors,
+        names,
+        config,
+        architecture,
+        architecture,
+        np.dtype(np.float32),
+        lambda _, leaf: jnp.asarray(leaf),
     )
     assert left_out == ()
     leaves = leaf_paths(params)
+    assert {path: leaf.shape for path, leaf in leaves.items()} == shapes
     for rule in rules:
-        joined = np.concatenate([np.asarray(leaves[leaf]) for leaf in rule.leaves], axis=-1)
-        np.testing.assert_array_equal(joined.T if rule.transposed else joined, tensors[rule.tensor])
+        np.testing.assert_array_equal(pack(rule, config, leaves), tensors[rule.tensor])
 
 
-def test_the_fused_projection_is_split_into_query_key_value_in_this_order():
-    rule = next(r for r in tensor_rules(family_of(GPT2).names, 1) if r.tensor == "h.0.attn.c_attn.bias")
-    parts = split_tensor(rule, np.arange(6))
-    assert {path.split("/")[3]: list(part) for path, part in parts.items()} == {
-        "query": [0, 1],
-        "key": [2, 3],
-        "value": [4, 5],
-    }
+@pytest.mark.parametrize(
+    ("attributes", "name", "query"),
+    [
+        (GPT2, "h.0.attn.c_attn.bias", range(8)),
+        (GPT_NEOX, "layers.0.attention.query_key_value.bias", [*range(8), *range(24, 32)]),
+    ],
+    ids=["side by side", "head by head"],
+)
+def test_a_fused_projection_is_taken_apart_into_query_key_value(attributes, name, query):
+    config = read_config(attributes)
+    rule = next(rule for rule in tensor_rules(family_of(attributes).names, 1) if rule.tensor == name)
+    parts = unpack(rule, config, np.arange(3 * config.width))
+    assert [path.split("/")[3] for path in parts] == ["query", "key", "value"]
+    for place, part in enumerate(parts.values()):
+        assert part.tolist() == [8 * place + i for i in query]
+
+
+def test_a_patch_is_projected_as_the_convolution_does():
+    """The stored kernel [out, channel, y, x] applied to a patch, against our row of the flattened patch."""
+    config = read_config(VIT)
+    rule = next(rule for rule in tensor_rules(family_of(VIT).names, 1) if rule.tensor.endswith("projection.weight"))
+    stored, patch = (
+        np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(((8, 2, 4, 4), (2, 4, 4)))
+    )
+    (kernel,) = unpack(rule, config, stored).values()
+    np.testing.assert_allclose(patch.reshape(-1) @ kernel, np.einsum("ocyx,cyx->o", stored, patch), atol=1e-12)
 
 
 def test_names_with_the_prefix_and_without_it_load_alike(tmp_path):
@@ -80,19 +99,21 @@ def test_only_what_the_readout_needs_is_built_and_the_rest_is_listed(tmp_path):
         "classifier.bias": np.zeros(2, np.float32),
     }
     write_checkpoint(tmp_path, BERT, tensors)
-    heads = {"classifier.bias", "cls.seq_relationship.weight"}
+    heads = {"classifier.bias", "classifier.weight", "cls.seq_relationship.weight"}
     lm_head = {name for name in tensors if name.startswith("cls.predictions")}
     pooler = {"pooler.dense.weight", "pooler.dense.bias"}
     backbone = load(tmp_path, readout=LINEAR)
     assert set(backbone.left_out) == heads | lm_head | pooler
     assert set(load(tmp_path, readout=label_words([5, 6], position="last")).left_out) == heads | pooler
+    unused = {"cls.seq_relationship.weight"} | lm_head
+    assert set(load(tmp_path, readout=classifier()).left_out) == unused
     assert not {"lm_head", "pooler"} & set(backbone.params)
 
 
 def test_causal_masks_stored_by_early_releases_are_constants(tmp_path):
     buffers = {"h.0.attn.bias": np.tril(np.ones((1, 1, 16, 16), bool)), "h.1.attn.masked_bias": np.float32(-1e4)}
     tensors = random_tensors(GPT2) | {name: np.asarray(buffer) for name, buffer in buffers.items()}
-    assert load(write_checkpoint(tmp_path, GPT2, tensors), readout=LINEAR).left_out == ()
+    assert load(write_checkpoint(tmp_path, GPT2, tensors), readout=LINEAR).left_out == ("score.weight",)
 
 
 def test_a_tied_copy_must_equal_its_original_and_may_stand_in_for_it(tmp_path):

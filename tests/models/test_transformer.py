@@ -9,8 +9,10 @@ import pytest
 
 from ntkft import InputError
 from ntkft.models import TransformerConfig, linear, random_model, read_config
+from ntkft.models.config import Classifier, LMHead, Patches, Tokens
 from ntkft.models.readouts import BoundReadout, Readout
-from tests.models.tiny import BERT, GPT2, batch, outputs_of
+from ntkft.models.rotary import Rotary
+from tests.models.tiny import BERT, GPT2, GPT_NEO, LLAMA, batch, outputs_of
 
 HIDDEN = Readout("hidden", (), lambda config, tokenizer: BoundReadout({}, _hidden, None))
 MEAN = linear(2, pool="mean", scale=1, seed=0)
@@ -35,7 +37,16 @@ def test_a_decoder_does_not_see_the_future_and_an_encoder_does(attributes, seen)
     assert (moved[seen:] > 1e-6).all()
 
 
-@pytest.mark.parametrize("attributes", [BERT, GPT2], ids=["bert", "gpt2"])
+def test_a_window_hides_what_lies_further_back():
+    attributes = GPT_NEO | {"attention_types": [[["local"], 1]], "num_layers": 1}
+    inputs = batch((6,), vocab_size=13)
+    changed = dict(inputs, input_ids=inputs["input_ids"].copy())
+    changed["input_ids"][0, 1] = 1 + changed["input_ids"][0, 1] % 12
+    moved = np.abs(_hidden_states(attributes, changed) - _hidden_states(attributes, inputs)).max(axis=(0, 2))
+    assert (moved > 1e-6).tolist() == [False, True, True, True, False, False]
+
+
+@pytest.mark.parametrize("attributes", [BERT, GPT2, LLAMA], ids=["bert", "gpt2", "llama"])
 def test_padding_has_no_gradient_and_an_empty_example_no_nan(attributes):
     model = random_model(read_config(attributes), readout=MEAN, seed=0, dtype="float64")
     inputs = batch((4, 2), vocab_size=12)
@@ -75,11 +86,13 @@ def test_a_token_outside_the_vocabulary_is_nan_in_its_own_example_only():
     ("changes", "message"),
     [
         ({"width": 0}, "width is 0; it must be at least 1"),
-        ({"token_types": -1}, "token_types is -1; it must be at least 0"),
-        ({"heads": 3}, "width 8 is not a multiple of heads 3"),
+        ({"kv_heads": 3}, "heads 2 is not a multiple of kv_heads 3"),
         ({"attention_scale": (1.0,)}, "attention_scale has 1 entries for 2 layers"),
+        ({"windows": (None, 0)}, "a window is 0; it must be at least 1"),
         ({"activation": "elu"}, "activation is 'elu'; supported: gelu, "),
+        ({"block": "sandwich"}, "block is 'sandwich'; supported: post_norm, "),
         ({"norm_epsilon": -1.0}, "norm_epsilon is -1.0; it must be in"),
+        ({"rotary": Rotary(6, 10.0, None)}, "rotary width is 6; it must be even and at most head_width 4"),
     ],
 )
 def test_an_impossible_shape_is_refused(changes, message):
@@ -88,9 +101,13 @@ def test_an_impossible_shape_is_refused(changes, message):
 
 
 def test_every_fault_of_a_shape_is_in_one_message():
-    with pytest.raises(InputError, match=r"(?s)TransformerConfig: 3 problems.*vocab_size.*mlp_width.*activation"):
-        replace(read_config(BERT), vocab_size=0, mlp_width=0, activation="elu")
+    config = read_config(BERT)
+    with pytest.raises(
+        InputError, match=r"(?s)TransformerConfig: 4 problems.*mlp_width.*vocab_size.*token_types.*activation"
+    ):
+        replace(config, front=replace(config.tokens, vocab_size=0, token_types=-1), mlp_width=0, activation="elu")
 
 
-def test_no_field_of_a_config_has_a_default():
-    assert {field.default for field in fields(TransformerConfig)} == {MISSING}
+@pytest.mark.parametrize("record", [TransformerConfig, Tokens, Patches, LMHead, Classifier, Rotary])
+def test_no_field_of_a_config_has_a_default(record):
+    assert {field.default for field in fields(record)} == {MISSING}

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordPiece
 from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 
-from ntkft.models.conversion import leaf_shapes, tensor_rules
+from ntkft.models.conversion import leaf_shapes, pack, tensor_rules
 from ntkft.models.families import family_of, read_config
 from ntkft.models.loading import Model
 from ntkft.models.transformer import Transformer
@@ -26,7 +26,70 @@ BERT = {
     "intermediate_size": 12,
     "max_position_embeddings": 16,
 }
+ROBERTA = BERT | {"model_type": "roberta", "pad_token_id": 0}
 GPT2 = {"model_type": "gpt2", "vocab_size": 17, "n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
+GPT_NEO = {
+    "model_type": "gpt_neo",
+    "vocab_size": 17,
+    "max_position_embeddings": 16,
+    "hidden_size": 8,
+    "num_layers": 2,
+    "num_heads": 2,
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 3,
+}
+OPT = {
+    "model_type": "opt",
+    "vocab_size": 17,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "ffn_dim": 12,
+    "max_position_embeddings": 16,
+    "word_embed_proj_dim": 8,
+}
+GPT_NEOX = {
+    "model_type": "gpt_neox",
+    "vocab_size": 17,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 16,
+}
+LLAMA = GPT_NEOX | {"model_type": "llama", "hidden_size": 8, "num_key_value_heads": 1, "head_dim": None}
+MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 3}
+QWEN2 = {name: value for name, value in LLAMA.items() if name != "head_dim"} | {"model_type": "qwen2"}
+QWEN3 = LLAMA | {"model_type": "qwen3", "head_dim": 6}
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 2,
+}
+TINY: dict[str, dict] = {
+    attributes["model_type"]: attributes
+    for attributes in (BERT, ROBERTA, GPT2, GPT_NEO, OPT, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, VIT)
+}
+
+REFERENCES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "gpt2": "GPT2",
+    "gpt_neo": "GPTNeo",
+    "opt": "OPT",
+    "gpt_neox": "GPTNeoX",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "vit": "ViT",
+}
+"""How the reference implementation begins the names of its classes."""
 
 
 def wordpiece() -> Tokenizer:
@@ -47,29 +110,35 @@ def byte_pairs() -> Tokenizer:
     return tokenizer
 
 
-TOKENIZERS = {"bert": wordpiece, "gpt2": byte_pairs}
+def tokenizer_of(attributes: dict) -> Tokenizer:
+    """Word pieces for encoders, byte pairs for decoders."""
+    return wordpiece() if attributes["model_type"] in ("bert", "roberta") else byte_pairs()
+
+
+def architecture_of(attributes: dict):
+    """Shapes of the model with all of its components."""
+    config = read_config(attributes)
+    model = nnx.eval_shape(lambda: Transformer(config, config.components, rngs=nnx.Rngs(0)))
+    return nnx.to_pure_dict(nnx.state(model))
 
 
 def random_tensors(attributes: dict, seed: int = 0) -> dict[str, np.ndarray]:
     """Every tensor of the architecture, with all of its components, in the names of the family's table."""
-    config = read_config(attributes)
-    components = ("lm_head", "pooler") if config.pooler else ("lm_head",)
-    model = nnx.eval_shape(lambda: Transformer(config, components, rngs=nnx.Rngs(0)))
-    leaves = leaf_shapes(nnx.to_pure_dict(nnx.state(model)))
+    config, leaves = read_config(attributes), leaf_shapes(architecture_of(attributes))
     rng = np.random.default_rng(seed)
-    tensors = {}
-    for rule in tensor_rules(family_of(attributes).names, config.layers):
-        if all(leaf in leaves for leaf in rule.leaves):
-            tensor = np.concatenate([rng.standard_normal(leaves[leaf]) / 3 for leaf in rule.leaves], axis=-1)
-            tensors[rule.tensor] = np.ascontiguousarray(tensor.T if rule.transposed else tensor).astype(np.float32)
-    return tensors
+    values = {leaf: (rng.standard_normal(shape) / 3).astype(np.float32) for leaf, shape in leaves.items()}
+    return {
+        rule.tensor: np.ascontiguousarray(pack(rule, config, values))
+        for rule in tensor_rules(family_of(attributes).names, config.layers)
+        if all(leaf in leaves for leaf in rule.leaves)
+    }
 
 
 def write_checkpoint(directory: Path, attributes: dict, tensors: dict[str, np.ndarray] | None = None) -> Path:
     """A complete checkpoint directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(attributes))
-    TOKENIZERS[attributes["model_type"]]().save(str(directory / "tokenizer.json"))
+    tokenizer_of(attributes).save(str(directory / "tokenizer.json"))
     save_file(random_tensors(attributes) if tensors is None else tensors, directory / "model.safetensors")
     return directory
 

@@ -13,8 +13,7 @@ from ntkft.kernels.factors import planning
 from ntkft.kernels.factors.capture import capture
 from ntkft.kernels.factors.host import Host
 from ntkft.kernels.factors.segments import Cuts, choose_cuts, trace_flow
-from ntkft.models import random_model, readouts
-from ntkft.models.transformer import TransformerConfig
+from ntkft.models import random_model, read_config, readouts
 from ntkft.report import workload
 from tests.cases import CASES
 from tests.references import contract, flat_jacobian
@@ -22,10 +21,11 @@ from tests.tolerances import INVARIANCE_F32, KERNEL_F32, KERNEL_F64, kernel_erro
 
 
 def _deep(layers=4):
-    config = TransformerConfig(
-        vocab_size=30, width=16, layers=layers, heads=2, mlp_width=32, max_positions=12, token_types=0,
-        activation="gelu_new", norm_epsilon=1e-5, norm_first=True, embedding_norm=False, final_norm=True, causal=True,
-        attention_scale=(0.35,) * layers, pooler=False, lm_head_transform=False, lm_head_bias=False, lm_head_tied=True,
+    config = read_config(
+        {
+            "model_type": "gpt2", "vocab_size": 30, "n_embd": 16, "n_layer": layers, "n_head": 2, "n_inner": 32,
+            "n_positions": 12,
+        }
     )  # fmt: skip
     model = random_model(config, readout=readouts.linear(2, pool="last", scale=1.0, seed=0, bias=True), seed=0)
     ids = np.random.default_rng(0).integers(0, 30, (6, 12)).astype(np.int32)

@@ -1,0 +1,98 @@
+"""OPT: a decoder with learned positions from row 2 on, ReLU, and in one size norms after the residual sums."""
+
+from typing import Any
+
+from ntkft.models import conversion as kind
+from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
+from ntkft.models.conversion import NameTable
+from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, labels
+
+
+def _opt(values: dict[str, Any]) -> TransformerConfig:
+    width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
+    if width % heads:
+        raise ValueError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    before = values["do_layer_norm_before"]
+    return TransformerConfig(
+        front=Tokens(
+            vocab_size=values["vocab_size"],
+            width=values["word_embed_proj_dim"] or width,
+            max_positions=values["max_position_embeddings"],
+            position_offset=2,
+            token_types=0,
+            norm=False,
+        ),
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        head_width=width // heads,
+        mlp_width=values["ffn_dim"],
+        activation=values["activation_function"],
+        gated=False,
+        block="pre_norm" if before else "post_norm",
+        norm="layer",
+        norm_epsilon=1e-5,
+        final_norm=before and not values["_remove_final_layer_norm"],
+        causal=True,
+        windows=(None,) * layers,
+        attention_scale=((width // heads) ** -0.5,) * layers,
+        rotary=None,
+        qk_norm=False,
+        qkv_bias=values["enable_bias"],
+        output_bias=values["enable_bias"],
+        mlp_bias=values["enable_bias"],
+        pooler=False,
+        lm_head=LMHead(transform=None, bias=False, tied=values["tie_word_embeddings"]),
+        classifier=Classifier(labels(values), state="last", dense=False, bias=False),
+    )
+
+
+OPT = Family(
+    sizes={
+        "vocab_size": REQUIRED,
+        "hidden_size": REQUIRED,
+        "num_hidden_layers": REQUIRED,
+        "num_attention_heads": REQUIRED,
+        "ffn_dim": REQUIRED,
+        "max_position_embeddings": REQUIRED,
+        "word_embed_proj_dim": None,
+    },
+    numbers={},
+    choices=CHOICES
+    | {
+        "activation_function": activation("relu"),
+        "do_layer_norm_before": (True, False),
+        "_remove_final_layer_norm": (False, True),
+        "enable_bias": (True, False),
+        "layer_norm_elementwise_affine": (True,),
+        "tie_word_embeddings": (True, False),
+    },
+    structures=LABELS,
+    # `prefix` is what text generation puts before a prompt
+    ignored=IGNORED | {"dropout", "layerdrop", "init_std", "activation_dropout", "prefix"},
+    configure=_opt,
+    names=NameTable(
+        prefix="model.",
+        modules=(
+            ("decoder.embed_tokens", "embeddings/token", kind.TABLE),
+            ("decoder.embed_positions", "embeddings/position", kind.TABLE),
+            ("decoder.project_in", "embeddings/project", kind.LINEAR),
+            ("decoder.layers.#.self_attn.q_proj", "layers/#/attention/query", kind.LINEAR),
+            ("decoder.layers.#.self_attn.k_proj", "layers/#/attention/key", kind.LINEAR),
+            ("decoder.layers.#.self_attn.v_proj", "layers/#/attention/value", kind.LINEAR),
+            ("decoder.layers.#.self_attn.out_proj", "layers/#/attention/output", kind.LINEAR),
+            ("decoder.layers.#.self_attn_layer_norm", "layers/#/attention_norm", kind.NORM),
+            ("decoder.layers.#.fc1", "layers/#/mlp/up", kind.LINEAR),
+            ("decoder.layers.#.fc2", "layers/#/mlp/down", kind.LINEAR),
+            ("decoder.layers.#.final_layer_norm", "layers/#/mlp_norm", kind.NORM),
+            ("decoder.final_layer_norm", "final_norm", kind.NORM),
+            ("decoder.project_out", "project", kind.LINEAR),
+            ("lm_head", "lm_head", kind.DECODER),
+            ("score", "classifier/output", kind.DECODER),
+        ),
+        tied={"lm_head.weight": "decoder.embed_tokens.weight"},
+        buffers=(),
+        other_heads=(r"qa_outputs\..*",),
+    ),
+)
