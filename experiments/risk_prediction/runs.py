@@ -60,6 +60,7 @@ def anchored(problem: Problem, setting: Setting, size: int, seed: int, step_size
         anchors=setting.anchors,
         scheme="midpoint",
         readings=("network",),
+        unstable="settle",
     )
     outputs = found.network["test"]
     right = accuracy(outputs, problem.y_test)
@@ -67,6 +68,7 @@ def anchored(problem: Problem, setting: Setting, size: int, seed: int, step_size
     errors = np.mean(np.sum((outputs - problem.y_test[None]) ** 2, axis=2), axis=1)
     return {
         "kernels": found.kernels,
+        "settled": found.settled,
         "epochs": list(setting.epochs),
         "mse": errors.tolist(),
         "accuracy": right.tolist(),

@@ -18,6 +18,7 @@ from jaxtyping import Float, Num
 from ntkft._errors import refuse
 from ntkft._types import Array, PyTree
 from ntkft.anchoring.path import Network
+from ntkft.anchoring.settling import settle
 from ntkft.dynamics.descent import LossName, kernel_descent
 from ntkft.dynamics.filters import whole_steps
 from ntkft.dynamics.prediction import outputs_at, per_output
@@ -38,6 +39,7 @@ class AnchoredPrediction:
     network:  set → `[s, m, k]`, the network at the parameters that the linearised model has reached
     anchors:  epochs at which the model was linearised anew
     kernels:  kernels of the training examples computed
+    settled:  the most directions in which the step was too long at any of them (see `ntkft.anchoring.settling`)
     params:   parameters reached at the last recorded epoch
     """
 
@@ -46,6 +48,7 @@ class AnchoredPrediction:
     network: Mapping[str, Float[np.ndarray, "s m k"]]
     anchors: tuple[int, ...]
     kernels: int
+    settled: int
     params: PyTree
 
 
@@ -61,6 +64,7 @@ def predict_anchored(
     anchors: Sequence[int],
     scheme: Scheme,
     readings: Collection[Reading] = ("linear", "network"),
+    unstable: Literal["refuse", "settle"] = "refuse",
     progress: Callable[[int, int], None] | None = None,
 ) -> AnchoredPrediction:
     """Outputs of full-batch gradient descent at `epochs`, with kernels at the epochs `anchors` (the first is 0).
@@ -69,13 +73,17 @@ def predict_anchored(
     scheme:  "euler" uses the kernel at each anchor, "midpoint" that half-way to the next anchor (or the last epoch)
     readings: "linear" takes a kernel of the judged examples with the training examples at every anchor, "network" one
              backward pass over the training and one forward pass over the judged examples at every recorded epoch
+    unstable: what to do where the kernel has grown past 2/(cε), as it does while training at the edge of stability:
+             "refuse", or "settle", which takes such directions as learnt at once (`ntkft.anchoring.settling`)
     progress: called with (stretches done, stretches)
 
     Cost: for each stretch a kernel of the training examples with themselves (midpoint: one more in all), and the
     readings'.
-    Raises `InputError` for anchors that do not ascend from 0 or pass the last epoch, and as `kernel_descent` does, to
-    which the step size must be stable at every anchor.
-    Source: Sun & Raskutti 2026 for the first-order prediction; re-anchoring is this project's.
+    Raises `InputError` for anchors that do not ascend from 0 or pass the last epoch, and as `kernel_descent` does: with
+    "refuse" the step size must be stable at every anchor.
+    Source: Sun & Raskutti 2026 for the first-order prediction; re-anchoring and settling are this project's, the
+    latter after Cohen, Kaur, Li, Kolter & Talwalkar 2021, *Gradient descent on neural networks typically occurs at the
+    edge of stability*.
     """
     times = whole_steps("predict_anchored", np.asarray(epochs))
     starts = [int(anchor) for anchor in anchors]
@@ -88,17 +96,29 @@ def predict_anchored(
         problems.append(f"got scheme={scheme!r}; wanted 'euler' or 'midpoint'")
     if not readings or not {*readings} <= {"linear", "network"}:
         problems.append(f"got readings={list(readings)}; wanted 'linear', 'network' or both")
+    if unstable not in ("refuse", "settle"):
+        problems.append(f"got unstable={unstable!r}; wanted 'refuse' or 'settle'")
     refuse("predict_anchored", problems)
     last = int(times[-1])
     linear: dict[str, list[np.ndarray]] = {name: [] for name in network.judged}
     said: dict[str, list[np.ndarray]] = {name: [] for name in network.judged}
-    latest, kernels = None, 0
+    latest, kernels, settled = None, 0, 0
     for index, (begin, end) in enumerate(zip(starts, [*starts[1:], last], strict=True)):
         fitted = network.fitted(params)
 
         def train_with(kernel, steps, fitted=fitted):
-            return kernel_descent(
+            nonlocal settled
+            back = None
+            if unstable == "settle":
+                kernel, back, count = settle(kernel, fitted.shape[1], loss=loss, step_size=float(step_size))
+                settled = max(settled, count)
+            dual = kernel_descent(
                 kernel, targets, fitted, loss=loss, step_size=step_size, momentum=0.0, penalty=0.0, steps=steps
+            )
+            return (
+                dual
+                if back is None
+                else np.stack([(back @ each.reshape(len(back), -1)).reshape(each.shape) for each in dual])
             )
 
         at = params
@@ -123,7 +143,7 @@ def predict_anchored(
         params = network.advance(params, duals[-1], at=at)
         if progress is not None:
             progress(index + 1, len(starts))
-    return AnchoredPrediction(times, _joined(linear), _joined(said), tuple(starts), kernels, params)
+    return AnchoredPrediction(times, _joined(linear), _joined(said), tuple(starts), kernels, settled, params)
 
 
 def _joined(parts: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:

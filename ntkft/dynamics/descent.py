@@ -72,7 +72,7 @@ def kernel_descent(
         )
     matrix = matrix.reshape(n * k if matrix.ndim == 4 else n, -1)
     largest = scipy.linalg.eigvalsh(matrix, subset_by_index=[len(matrix) - 1] * 2) / n
-    refuse_unstable("kernel_descent", epsilon, _CURVATURE[loss] * largest + decay, limit=2 * (1 + beta))
+    refuse_unstable("kernel_descent", epsilon, CURVATURE[loss] * largest + decay, limit=2 * (1 + beta))
     order = np.argsort(times, kind="stable")
     gaps = np.diff(times[order], prepend=0)
     with jax.enable_x64(True):
@@ -104,7 +104,7 @@ _SLOPES: dict[str, Callable[[Array, Array], Array]] = {
     "logistic": lambda f, y: -y * jax.nn.sigmoid(-y * f),
 }
 """ℓ′ of each loss in the outputs, `[n, k]`."""
-_CURVATURE = {"squared": 1.0, "cross_entropy": 0.5, "logistic": 0.25}
+CURVATURE = {"squared": 1.0, "cross_entropy": 0.5, "logistic": 0.25}
 """The largest eigenvalue of ℓ″ over all outputs."""
 
 

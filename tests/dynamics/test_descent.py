@@ -6,7 +6,7 @@ import ntkft
 from ntkft._errors import InputError
 from ntkft._tree import take_examples
 from ntkft.dynamics import dual_coefficients, gradient_descent, heavy_ball, kernel_descent, outputs_at, ridge
-from ntkft.dynamics.descent import _CURVATURE, _SLOPES
+from ntkft.dynamics.descent import _SLOPES, CURVATURE
 from ntkft.finetuning import finetune, optimizers
 from ntkft.finetuning.losses import cross_entropy, squared
 from ntkft.linearize import linearize
@@ -102,8 +102,8 @@ def test_slopes_are_derivatives_and_curvatures_their_largest():
         for at in (outputs[:1], flattest[name]):
             hessian = np.asarray(jax.hessian(lambda f, loss=loss, y=wanted: loss(f, y[:1]).sum())(at))
             steepest = np.linalg.eigvalsh(hessian.reshape(at.size, at.size)).max()
-            assert steepest <= _CURVATURE[name] + 1e-9
-        assert steepest == pytest.approx(_CURVATURE[name])
+            assert steepest <= CURVATURE[name] + 1e-9
+        assert steepest == pytest.approx(CURVATURE[name])
 
 
 def test_a_trace_record_is_divided_by_the_number_of_outputs():
