@@ -37,6 +37,7 @@ class Checkpoint:
     """The contents of a checkpoint directory."""
 
     name: str
+    directory: Path
     attributes: Mapping[str, Any]
     """Those of `config.json`."""
     tensors: Mapping[str, Any]
@@ -57,6 +58,7 @@ def read_checkpoint(
     _check_files(directory)
     return Checkpoint(
         name=str(source),
+        directory=directory,
         attributes=_read_json(directory / CONFIG),
         tensors=_read_tensors(directory),
         tokenizer=_read_tokenizer(directory / TOKENIZER) if (directory / TOKENIZER).is_file() else None,

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from ntkft._errors import InputError
 from ntkft._tree import leaf_paths
 from ntkft._types import ApplyFn, Array, PyTree
-from ntkft.models.checkpoint import read_checkpoint
+from ntkft.models.checkpoint import Checkpoint, read_checkpoint
 from ntkft.models.config import TransformerConfig
 from ntkft.models.conversion import to_params
 from ntkft.models.families import family_of, read_config
@@ -67,6 +67,8 @@ class Model:
     """The entries of `GROUPS` that match a leaf: a partition of the parameters."""
     readout: str
     """Description of the readout."""
+    checkpoint: Checkpoint | None = field(repr=False)
+    """What it was loaded from: attributes, and tensors that are read when asked for; None for a random model."""
     left_out: tuple[str, ...] = field(repr=False)
     """Names of the checkpoint's tensors that this readout does not use."""
     mask_token: int | None = field(repr=False)
@@ -121,9 +123,7 @@ def load(
         number_type,
         place := _placement(sharding),
     )
-    return _assemble(
-        checkpoint.name, config, checkpoint.tokenizer, readout, bound, graph, params, number_type, left_out, place
-    )
+    return _assemble(checkpoint, config, readout, bound, graph, params, number_type, left_out, place)
 
 
 def random_model(
@@ -139,7 +139,7 @@ def random_model(
     bound = readout.bind(config, None)
     graph, state = nnx.split(Transformer(config, readout.components, rngs=nnx.Rngs(int(seed))))
     params = jax.tree.map(lambda leaf: leaf.astype(number_type), nnx.to_pure_dict(state))
-    return _assemble("random", config, None, readout, bound, graph, params, number_type, (), _placement(None))
+    return _assemble(None, config, readout, bound, graph, params, number_type, (), _placement(None))
 
 
 def _placement(
@@ -158,9 +158,8 @@ def _abstract(config: TransformerConfig, components: tuple[str, ...]) -> tuple[n
 
 
 def _assemble(
-    name: str,
+    checkpoint: Checkpoint | None,
     config: TransformerConfig,
-    tokenizer: Tokenizer | None,
     readout: Readout,
     bound: BoundReadout,
     graph: nnx.GraphDef,
@@ -172,6 +171,7 @@ def _assemble(
     head = {key: place(f"head/{key}", value.astype(dtype)) for key, value in bound.head.items()}
     params = {**backbone, "head": head} if head else backbone
     structure = jax.tree.structure(params)
+    name, tokenizer = (checkpoint.name, checkpoint.tokenizer) if checkpoint else ("random", None)
 
     def apply_fn(params: PyTree, inputs: Mapping[str, Array], /) -> jax.Array:
         check_layout(config, inputs)
@@ -185,7 +185,18 @@ def _assemble(
 
     paths = list(leaf_paths(params))
     groups = {group: regex for group, regex in GROUPS.items() if any(re.search(regex, path) for path in paths)}
-    return Model(name, apply_fn, params, config, tokenizer, groups, readout.description, left_out, bound.mask_token)
+    return Model(
+        name,
+        apply_fn,
+        params,
+        config,
+        tokenizer,
+        groups,
+        readout.description,
+        checkpoint,
+        left_out,
+        bound.mask_token,
+    )
 
 
 def _number_type(dtype: DTypeLike) -> np.dtype:
