@@ -2,6 +2,7 @@
 
 from ntkft.models.adapters import from_linen as from_linen, from_nnx as from_nnx
 from ntkft.models.config import TransformerConfig as TransformerConfig
+from ntkft.models.export import export as export, write_checkpoint as write_checkpoint
 from ntkft.models.families import read_config as read_config
 from ntkft.models.loading import GROUPS as GROUPS, Model as Model, load as load, random_model as random_model
 from ntkft.models.readouts import (

@@ -163,7 +163,7 @@ def to_params(
     """
     known, leaves = leaf_shapes(architecture), leaf_shapes(wanted)
     rules = [rule for rule in tensor_rules(table, config.layers) if all(leaf in known for leaf in rule.leaves)]
-    stored, problems = _canonical(tensors, table)
+    stored, problems = canonical_names(tensors, table)
     problems += _resolve_copies(tensors, stored, table, {rule.tensor for rule in rules})
 
     filled, left_out = {}, []
@@ -193,7 +193,7 @@ def leaf_shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
 
 
-def _canonical(tensors: Mapping[str, Any], table: NameTable) -> tuple[dict[str, str], list[str]]:
+def canonical_names(tensors: Mapping[str, Any], table: NameTable) -> tuple[dict[str, str], list[str]]:
     """Names without the prefix and with today's names of norms, each with that in the file; and those that coincide."""
     stored, problems = {}, []
     for name in tensors:

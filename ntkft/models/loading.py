@@ -22,7 +22,7 @@ from ntkft._errors import InputError
 from ntkft._tree import leaf_paths
 from ntkft._types import ApplyFn, Array, PyTree
 from ntkft.models.checkpoint import Checkpoint, read_checkpoint
-from ntkft.models.config import TransformerConfig
+from ntkft.models.config import Tokens, TransformerConfig
 from ntkft.models.conversion import to_params
 from ntkft.models.families import family_of, read_config
 from ntkft.models.inputs import check_inputs, check_layout
@@ -108,17 +108,16 @@ def load(
     number_type = _number_type(dtype)
     checkpoint = read_checkpoint(source, revision=revision, token=token)
     config = read_config(checkpoint.attributes)
-    if checkpoint.tokenizer is not None:
+    if checkpoint.tokenizer is not None and isinstance(config.front, Tokens):
         _check_tokenizer(checkpoint.name, checkpoint.tokenizer, config)
     bound = readout.bind(config, checkpoint.tokenizer)
     graph, wanted = _abstract(config, readout.components)
-    _, architecture = _abstract(config, config.components)
     params, left_out = to_params(
         f"checkpoint {checkpoint.name}, readout {readout.description}",
         checkpoint.tensors,
         family_of(checkpoint.attributes).names,
         config,
-        architecture,
+        architecture(config),
         wanted,
         number_type,
         place := _placement(sharding),
@@ -149,6 +148,11 @@ def _placement(
         return lambda path, leaf: jnp.asarray(leaf)
     of = (lambda path, shape: sharding) if isinstance(sharding, Sharding) else sharding
     return lambda path, leaf: jax.device_put(leaf, of(path, leaf.shape))
+
+
+def architecture(config: TransformerConfig) -> PyTree:
+    """Shapes of all parameters, those of every component included, without allocating them."""
+    return _abstract(config, config.components)[1]
 
 
 def _abstract(config: TransformerConfig, components: tuple[str, ...]) -> tuple[nnx.GraphDef, PyTree]:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ntkft._tree import leaf_paths
-from ntkft.models import classifier, load
+from ntkft.models import classifier, export, load, next_token
 from ntkft.models.conversion import leaf_shapes, to_params
 from ntkft.models.families import FAMILIES
 from ntkft.models.readouts import BoundReadout, Readout
@@ -241,3 +241,15 @@ def _classes(model, head, inputs):
 
 def _pooled(model, head, inputs):
     return model.pool(model(inputs)[:, 0])
+
+
+@pytest.mark.parametrize("model_type", TINY)
+def test_what_is_exported_is_what_transformers_had(tmp_path, monkeypatch, model_type):
+    reference = _reference(TINY[model_type], "float64", tmp_path / "came", monkeypatch)
+    images = model_type == "vit"
+    readout = classifier() if images else next_token()
+    went = export(load(tmp_path / "came", readout=readout, dtype="float64"), tmp_path / "went")
+    again = type(reference).from_pretrained(went, dtype=torch.float64, attn_implementation="eager").eval()
+    inputs = _images(reference.config) if images else batch((3, 7, 1), vocab_size=13)
+    first, second = (model(**_arguments(model, inputs)).logits.detach().numpy() for model in (reference, again))
+    np.testing.assert_array_equal(first, second)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordPiece
@@ -14,8 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 
 from ntkft.models.conversion import leaf_shapes, pack, tensor_rules
 from ntkft.models.families import family_of, read_config
-from ntkft.models.loading import Model
-from ntkft.models.transformer import Transformer
+from ntkft.models.loading import Model, architecture
 
 BERT = {
     "model_type": "bert",
@@ -117,9 +115,7 @@ def tokenizer_of(attributes: dict) -> Tokenizer:
 
 def architecture_of(attributes: dict):
     """Shapes of the model with all of its components."""
-    config = read_config(attributes)
-    model = nnx.eval_shape(lambda: Transformer(config, config.components, rngs=nnx.Rngs(0)))
-    return nnx.to_pure_dict(nnx.state(model))
+    return architecture(read_config(attributes))
 
 
 def random_tensors(attributes: dict, seed: int = 0) -> dict[str, np.ndarray]:
