@@ -113,7 +113,7 @@ def test_every_fault_of_a_config_is_in_one_message():
 @pytest.mark.parametrize("model_type", ["t5", None])
 def test_an_unsupported_model_type_lists_the_supported_ones(model_type):
     with pytest.raises(
-        InputError, match=f"model_type {model_type!r} is not supported; supported: bert, roberta, gpt2, "
+        InputError, match=f"model_type {model_type!r} is not supported; supported: bert, roberta, distilbert, gpt2, "
     ):
         read_config({"model_type": model_type})
 

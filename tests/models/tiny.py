@@ -25,6 +25,15 @@ BERT = {
     "max_position_embeddings": 16,
 }
 ROBERTA = BERT | {"model_type": "roberta", "pad_token_id": 0}
+DISTILBERT = {
+    "model_type": "distilbert",
+    "vocab_size": 13,
+    "dim": 8,
+    "n_layers": 1,
+    "n_heads": 2,
+    "hidden_dim": 12,
+    "max_position_embeddings": 16,
+}
 GPT2 = {"model_type": "gpt2", "vocab_size": 17, "n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
 GPT_NEO = {
     "model_type": "gpt_neo",
@@ -71,12 +80,13 @@ VIT = {
 }
 TINY: dict[str, dict] = {
     attributes["model_type"]: attributes
-    for attributes in (BERT, ROBERTA, GPT2, GPT_NEO, OPT, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, VIT)
+    for attributes in (BERT, ROBERTA, DISTILBERT, GPT2, GPT_NEO, OPT, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, VIT)
 }
 
 REFERENCES = {
     "bert": "Bert",
     "roberta": "Roberta",
+    "distilbert": "DistilBert",
     "gpt2": "GPT2",
     "gpt_neo": "GPTNeo",
     "opt": "OPT",
@@ -110,7 +120,7 @@ def byte_pairs() -> Tokenizer:
 
 def tokenizer_of(attributes: dict) -> Tokenizer:
     """Word pieces for encoders, byte pairs for decoders."""
-    return wordpiece() if attributes["model_type"] in ("bert", "roberta") else byte_pairs()
+    return wordpiece() if attributes["model_type"] in ("bert", "roberta", "distilbert") else byte_pairs()
 
 
 def architecture_of(attributes: dict):

@@ -6,6 +6,7 @@ from typing import Any
 from ntkft._errors import InputError
 from ntkft.models.config import TransformerConfig
 from ntkft.models.families.bert import BERT, ROBERTA
+from ntkft.models.families.distilbert import DISTILBERT
 from ntkft.models.families.family import Family, read_attributes
 from ntkft.models.families.gpt2 import GPT2, GPT_NEO
 from ntkft.models.families.gpt_neox import GPT_NEOX
@@ -16,6 +17,7 @@ from ntkft.models.families.vit import VIT
 FAMILIES: dict[str, Family] = {
     "bert": BERT,
     "roberta": ROBERTA,
+    "distilbert": DISTILBERT,
     "gpt2": GPT2,
     "gpt_neo": GPT_NEO,
     "opt": OPT,

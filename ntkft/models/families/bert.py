@@ -6,13 +6,13 @@ from typing import Any
 from ntkft.models import conversion as kind
 from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, labels
+from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
 
 
-def _bert(values: dict[str, Any]) -> TransformerConfig:
+def configure_bert(values: dict[str, Any]) -> TransformerConfig:
+    """The config of a BERT with these attributes."""
     width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    if width % heads:
-        raise ValueError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    each = head_width(values, "hidden_size", "num_attention_heads")
     return TransformerConfig(
         front=Tokens(
             vocab_size=values["vocab_size"],
@@ -26,7 +26,7 @@ def _bert(values: dict[str, Any]) -> TransformerConfig:
         layers=layers,
         heads=heads,
         kv_heads=heads,
-        head_width=width // heads,
+        head_width=each,
         mlp_width=values["intermediate_size"],
         activation=values["hidden_act"],
         gated=False,
@@ -36,7 +36,7 @@ def _bert(values: dict[str, Any]) -> TransformerConfig:
         final_norm=False,
         causal=False,
         windows=(None,) * layers,
-        attention_scale=((width // heads) ** -0.5,) * layers,
+        attention_scale=(each**-0.5,) * layers,
         rotary=None,
         qk_norm=False,
         qkv_bias=True,
@@ -50,7 +50,7 @@ def _bert(values: dict[str, Any]) -> TransformerConfig:
 
 def _roberta(values: dict[str, Any]) -> TransformerConfig:
     """As BERT, but positions start behind the padding id, and heads have layers of their own."""
-    config = _bert(values)
+    config = configure_bert(values)
     # The reference numbers real tokens from pad_token_id + 1, so that many rows of the position table are never read.
     offset = values["pad_token_id"] + 1
     tokens = config.tokens
@@ -109,7 +109,7 @@ BERT = Family(
     # written by the original TensorFlow release, never read by any implementation
     | {"directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"}
     | {"pooler_size_per_head", "pooler_type"},
-    configure=_bert,
+    configure=configure_bert,
     names=NameTable(
         prefix="bert.",
         modules=(

@@ -87,6 +87,13 @@ def _fault(family: Family, name: str, value: Any) -> str | None:
     return None if valid else f"{name} is {value!r}; supported: {supported}"
 
 
+def head_width(values: dict[str, Any], width: str, heads: str) -> int:
+    """Features of each head, `values[width] / values[heads]`; raises `ValueError` where that is not whole."""
+    if values[width] % values[heads]:
+        raise ValueError(f"{width} {values[width]} is not a multiple of {heads} {values[heads]}")
+    return values[width] // values[heads]
+
+
 def activation(default: str) -> tuple[str, ...]:
     """The implemented activations, the family's own first."""
     return (default, *(name for name in ACTIVATIONS if name != default))

@@ -6,14 +6,13 @@ from typing import Any
 from ntkft.models import conversion as kind
 from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, labels
+from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
 
 
 def _gpt2(values: dict[str, Any]) -> TransformerConfig:
     width, layers, heads = (values[name] for name in ("n_embd", "n_layer", "n_head"))
-    if width % heads:
-        raise ValueError(f"n_embd {width} is not a multiple of n_head {heads}")
-    scale = (width // heads) ** -0.5 if values["scale_attn_weights"] else 1.0
+    each = head_width(values, "n_embd", "n_head")
+    scale = each**-0.5 if values["scale_attn_weights"] else 1.0
     by_layer = values["scale_attn_by_inverse_layer_idx"]
     return TransformerConfig(
         front=Tokens(
@@ -28,7 +27,7 @@ def _gpt2(values: dict[str, Any]) -> TransformerConfig:
         layers=layers,
         heads=heads,
         kv_heads=heads,
-        head_width=width // heads,
+        head_width=each,
         mlp_width=values["n_inner"] or 4 * width,
         activation=values["activation_function"],
         gated=False,

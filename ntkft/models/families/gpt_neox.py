@@ -5,15 +5,14 @@ from typing import Any
 from ntkft.models import conversion as kind
 from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, labels
+from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
 from ntkft.models.families.rope import PARTIAL_ROPE, partial_rotary
 
 
 def _gpt_neox(values: dict[str, Any]) -> TransformerConfig:
     width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    if width % heads:
-        raise ValueError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
-    turning = partial_rotary(values, width // heads)
+    each = head_width(values, "hidden_size", "num_attention_heads")
+    turning = partial_rotary(values, each)
     if turning.width % 2:
         raise ValueError(
             f"num_attention_heads is {heads}, so {turning.width} features of a head turn; wanted an even number"
@@ -31,7 +30,7 @@ def _gpt_neox(values: dict[str, Any]) -> TransformerConfig:
         layers=layers,
         heads=heads,
         kv_heads=heads,
-        head_width=width // heads,
+        head_width=each,
         mlp_width=values["intermediate_size"],
         activation=values["hidden_act"],
         gated=False,
@@ -41,7 +40,7 @@ def _gpt_neox(values: dict[str, Any]) -> TransformerConfig:
         final_norm=True,
         causal=True,
         windows=(None,) * layers,
-        attention_scale=((width // heads) ** -0.5,) * layers,
+        attention_scale=(each**-0.5,) * layers,
         rotary=turning,
         qk_norm=False,
         qkv_bias=values["attention_bias"],

@@ -5,13 +5,12 @@ from typing import Any
 from ntkft.models import conversion as kind
 from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, labels
+from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
 
 
 def _opt(values: dict[str, Any]) -> TransformerConfig:
     width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    if width % heads:
-        raise ValueError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    each = head_width(values, "hidden_size", "num_attention_heads")
     before = values["do_layer_norm_before"]
     return TransformerConfig(
         front=Tokens(
@@ -26,7 +25,7 @@ def _opt(values: dict[str, Any]) -> TransformerConfig:
         layers=layers,
         heads=heads,
         kv_heads=heads,
-        head_width=width // heads,
+        head_width=each,
         mlp_width=values["ffn_dim"],
         activation=values["activation_function"],
         gated=False,
@@ -36,7 +35,7 @@ def _opt(values: dict[str, Any]) -> TransformerConfig:
         final_norm=before and not values["_remove_final_layer_norm"],
         causal=True,
         windows=(None,) * layers,
-        attention_scale=((width // heads) ** -0.5,) * layers,
+        attention_scale=(each**-0.5,) * layers,
         rotary=None,
         qk_norm=False,
         qkv_bias=values["enable_bias"],

@@ -5,13 +5,12 @@ from typing import Any
 from ntkft.models import conversion as kind
 from ntkft.models.config import Classifier, Patches, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import IGNORED, LABELS, REQUIRED, Family, activation, labels
+from ntkft.models.families.family import IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
 
 
 def _vit(values: dict[str, Any]) -> TransformerConfig:
     width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    if width % heads:
-        raise ValueError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    each = head_width(values, "hidden_size", "num_attention_heads")
     if values["pooler_output_size"] not in (None, width):
         raise ValueError(
             f"pooler_output_size is {values['pooler_output_size']}, hidden_size is {width}; supported: the same"
@@ -22,7 +21,7 @@ def _vit(values: dict[str, Any]) -> TransformerConfig:
         layers=layers,
         heads=heads,
         kv_heads=heads,
-        head_width=width // heads,
+        head_width=each,
         mlp_width=values["intermediate_size"],
         activation=values["hidden_act"],
         gated=False,
@@ -32,7 +31,7 @@ def _vit(values: dict[str, Any]) -> TransformerConfig:
         final_norm=True,
         causal=False,
         windows=(None,) * layers,
-        attention_scale=((width // heads) ** -0.5,) * layers,
+        attention_scale=(each**-0.5,) * layers,
         rotary=None,
         qk_norm=False,
         qkv_bias=values["qkv_bias"],
