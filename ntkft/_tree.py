@@ -13,14 +13,14 @@ import jax
 import numpy as np
 
 from ntkft._errors import InputError, refuse
-from ntkft._types import Array, PyTree
+from ntkft._types import PyTree
 
 ALL = "all"
 """Name of the single group when no groups are asked for."""
 
 
-def leaf_paths(tree: PyTree) -> dict[str, Array]:
-    """Leaves by path, in the tree's own order."""
+def leaf_paths(tree: PyTree) -> dict[str, Any]:
+    """Leaves by path, in the tree's own order: arrays, or their shapes where a tree holds those."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

@@ -14,12 +14,14 @@ from ntkft.cli.bench import bench
 from ntkft.cli.demo import demo
 from ntkft.cli.finetune import finetune
 from ntkft.cli.kernel import kernel
+from ntkft.cli.models import models
 from ntkft.cli.predict import predict
 from ntkft.cli.spectrum import spectrum
 from ntkft.cli.taskvectors import taskvectors
 
 COMMANDS = {
     "demo": demo,
+    "models": models,
     "kernel": kernel,
     "spectrum": spectrum,
     "predict": predict,

@@ -14,7 +14,19 @@ from ntkft._errors import InputError
 from ntkft._tree import digest
 from ntkft.batched import compile_outputs
 from ntkft.cli.console import progress, say
-from ntkft.data import Task, Tokens, load_task, one_hot_targets, regression_targets, signed_targets, tokenize
+from ntkft.data import (
+    Examples,
+    Task,
+    Template,
+    Tokens,
+    load_task,
+    one_hot_targets,
+    parse_template,
+    regression_targets,
+    signed_targets,
+    tokenize,
+    tokenize_prompts,
+)
 from ntkft.kernels import Kernel, Method, Precision, empirical_ntk
 from ntkft.models import Model, load, parse_readout
 from ntkft.report.prediction import SETS, Problem, set_rows
@@ -42,6 +54,9 @@ class Common:
     """Seed of the split."""
     outputs: Literal["full", "trace", "scalar"]
     """Form of the kernel."""
+    template: str | None = None
+    """Prompt for label words, such as '{text} It was {mask}.', '{text}? {mask}, {pair}' for pairs, or for causal models
+    '{text} It was'. The texts alone when not given."""
     model: str = "minilm"
     """minilm, a directory with config.json, tokenizer.json and safetensors, or a Hub id."""
     data: str = "docs"
@@ -103,6 +118,7 @@ class Setup:
 
 def prepare(common: Common) -> Setup:
     """Load what the flags name, and say what it is. Raises `InputError` on whatever cannot be used."""
+    template = read_template(common.template)
     task = load_task(
         common.data,
         n=common.n,
@@ -120,20 +136,40 @@ def prepare(common: Common) -> Setup:
     classes = len(task.labels)
     words = common.readout.startswith("label_words")
     model = load(common.model, readout=parse_readout(common.readout, classes if words or classes > 2 else 1))
-    assert model.tokenizer is not None  # of a checkpoint; only random models have none
     parts = [task.train, task.validation, task.test]
     pairs = [part.pairs for part in parts]
-    rows = type(task.train)(
+    rows = Examples(
         sum((part.texts for part in parts), ()),
         None if task.train.pairs is None else sum((pair or () for pair in pairs), ()),
         np.concatenate([part.targets for part in parts]),
     )
-    tokens = tokenize(rows, model.tokenizer, max_length=common.max_length)
-    say(f"{model.name} ({model.readout}): {tokens.report()}")
-    model.check_inputs(tokens.inputs)
+    tokens = tokens_for(model, rows, template, common.max_length)
     pretrained = np.asarray(compile_outputs(model.apply_fn, _BATCH)(model.params, tokens.inputs), np.float64)
     targets = _encode(task, rows.targets, pretrained.shape[1])
     return Setup(model, task, tokens, targets, pretrained, digest(model.params))
+
+
+def read_template(text: str | None) -> Template | None:
+    """The prompt template of `--template`, if there is one."""
+    return None if text is None else parse_template(text)
+
+
+def tokens_for(
+    model: Model, examples: Examples | tuple[str, ...], template: Template | None, max_length: int
+) -> Tokens:
+    """Texts as this model reads them, in the template if there is one; says how they are read, and what was cut.
+
+    Raises `InputError` for what cannot be tokenised, and for what the model's readout cannot read.
+    """
+    assert model.tokenizer is not None  # of a checkpoint; only random models have none
+    if template is None:
+        tokens = tokenize(examples, model.tokenizer, max_length=max_length)
+    else:
+        tokens = tokenize_prompts(examples, model.tokenizer, template, max_length=max_length)
+    prompt = "" if template is None else f", prompt {template.source!r}"
+    say(f"{model.name} ({model.readout}{prompt}): {tokens.report()}")
+    model.check_inputs(tokens.inputs)
+    return tokens
 
 
 def compute_kernel(setup: Setup, common: Common, store: Path | None) -> Kernel:

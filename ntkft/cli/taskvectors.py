@@ -29,8 +29,8 @@ from ntkft._types import PyTree
 from ntkft.batched import compile_outputs, compile_pullback
 from ntkft.cli.console import emit, progress, say, table
 from ntkft.cli.folder import claim
-from ntkft.cli.options import step_size_of
-from ntkft.data import load_task, regression_targets, signed_targets, tokenize
+from ntkft.cli.options import read_template, step_size_of, tokens_for
+from ntkft.data import load_task, regression_targets, signed_targets
 from ntkft.data.tasks import Kind
 from ntkft.dynamics import dual_coefficients, gradient_descent as descent_filter
 from ntkft.finetuning import finetune, gradient_descent
@@ -74,6 +74,9 @@ class Flags:
     0.5/lambda1."""
     epochs: int
     """Steps of full-batch gradient descent."""
+    template: str | None = None
+    """Prompt for label words, such as '{text} It was {mask}.', or for causal models '{text} It was'. The texts alone
+    when not given."""
     model: str = "minilm"
     """minilm, a directory with config.json, tokenizer.json and safetensors, or a Hub id."""
     drop_empty: bool = False
@@ -124,6 +127,7 @@ def prepare(flags: Flags) -> TaskSet:
     sizes = {"--epochs": flags.epochs, "--test": flags.test}
     refuse("taskvectors", [f"{name} is {value}; wanted 1 or more" for name, value in sizes.items() if value < 1])
     step_size_of(flags.step_size, largest=1.0)  # what cannot be read is refused before the work, not after the kernel
+    template = read_template(flags.template)
     load_split = functools.partial(
         load_task, n=flags.n, validation=flags.validation, test=flags.test, seed=flags.seed, drop_empty=flags.drop_empty
     )
@@ -134,7 +138,6 @@ def prepare(flags: Flags) -> TaskSet:
     if wide:
         raise InputError(f"--task: {', '.join(wide)}; one output tells two apart: choose them with labels=A|B")
     model = load(flags.model, readout=parse_readout(flags.readout, 1))
-    assert model.tokenizer is not None  # of a checkpoint; only random models have none
     rows, texts, targets = {}, [], []
     for part in ["train", "validation", "test"] if flags.validation else ["train", "test"]:
         rows[part] = {}
@@ -143,9 +146,7 @@ def prepare(flags: Flags) -> TaskSet:
             rows[part][name] = slice(len(texts), len(texts) + len(examples))
             texts += examples.texts
             targets.append((regression_targets if task.kind == "regression" else signed_targets)(examples.targets))
-    tokens = tokenize(tuple(texts), model.tokenizer, max_length=flags.max_length)
-    say(f"{model.name} ({model.readout}): {tokens.report()}")
-    model.check_inputs(tokens.inputs)
+    tokens = tokens_for(model, tuple(texts), template, flags.max_length)
     pretrained = np.asarray(compile_outputs(model.apply_fn, _BATCH)(model.params, tokens.inputs), np.float64)
     if (k := pretrained.shape[1]) != 1:
         raise InputError(f"--readout: it has {k} outputs; tasks share one here, as of regression or logit_difference")
@@ -236,10 +237,9 @@ def save_vectors(
     """Write NAME.safetensors for every task: the real vectors, or without them Jᵀα, one backward pass each."""
     folder.mkdir(parents=True, exist_ok=True)
     pullback = compile_pullback(setup.model.apply_fn, _BATCH)
-    inputs, about = (
-        setup.cut(setup.inputs, "train"),
-        {"model": setup.model.name, "readout": flags.readout, "epochs": flags.epochs},
-    )
+    inputs = setup.cut(setup.inputs, "train")
+    about = {"model": setup.model.name, "readout": flags.readout, "epochs": flags.epochs}
+    about |= {} if flags.template is None else {"template": flags.template}
     for name in setup.tasks:
         vector = real[name] if real else pullback(setup.model.params, inputs[name], prediction.duals[name])
         about |= {"task": name, "step size": prediction.step_sizes[name], "made by": "training" if real else "kernel"}

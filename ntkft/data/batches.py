@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int32
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from ntkft._errors import InputError, refuse
 from ntkft.data._listing import listing
@@ -73,10 +73,18 @@ def tokenize(
     cutter.enable_truncation(max_length)
     encodings = cutter.encode_batch(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
 
+    empty = [str(row + 1) for row, encoding in enumerate(encodings) if not len(encoding)]
+    if empty:
+        raise InputError(f"tokenize: no tokens in the text of example {listing(empty)}; leave it out")
+    truncated = sum(bool(encoding.overflowing) for encoding in encodings)
+    return pad_encodings(encodings, tokenizer, max_length=max_length, multiple=multiple, truncated=truncated)
+
+
+def pad_encodings(
+    encodings: list[Encoding], tokenizer: Tokenizer, *, max_length: int, multiple: int, truncated: int
+) -> Tokens:
+    """Encodings of at most `max_length` tokens as arrays, padded as `tokenize` says."""
     lengths = np.array([len(encoding) for encoding in encodings], np.int64)
-    if not lengths.all():
-        rows = listing(str(row + 1) for row in np.flatnonzero(lengths == 0))
-        raise InputError(f"tokenize: no tokens in the text of example {rows}; leave it out")
     padded = min(_round_up(int(lengths.max(initial=1)), multiple), max_length)
     arrays = {
         "input_ids": _pad([encoding.ids for encoding in encodings], padded, _padding_id(tokenizer)),
@@ -85,7 +93,7 @@ def tokenize(
     }
     if not arrays["token_type_ids"].any():
         del arrays["token_type_ids"]
-    return Tokens(arrays, lengths, sum(bool(encoding.overflowing) for encoding in encodings), max_length)
+    return Tokens(arrays, lengths, truncated, max_length)
 
 
 def buckets(tokens: Tokens, *, multiple: int = 8) -> list[Bucket]:

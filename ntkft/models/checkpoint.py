@@ -65,6 +65,19 @@ def read_checkpoint(
     )
 
 
+def read_config_file(
+    source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None
+) -> dict[str, Any]:
+    """The attributes of a source's `config.json`; of a Hub id nothing else is fetched. Raises `InputError`."""
+    if _is_hub_id(source):
+        name = str(source)
+        path = _fetched(name, lambda: huggingface_hub.hf_hub_download(name, CONFIG, revision=revision, token=token))
+    else:
+        path = find_checkpoint(source) / CONFIG
+        refuse(f"model directory {path.parent}", [] if path.is_file() else [f"{CONFIG} is missing"])
+    return _read_json(path)
+
+
 def find_checkpoint(source: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> Path:
     """The local directory of a source; a Hub id is downloaded to the cache of `huggingface_hub`, unless it is there.
 
@@ -74,9 +87,14 @@ def find_checkpoint(source: str | os.PathLike[str], *, revision: str | None = No
         return _minilm()
     if (directory := Path(source).expanduser()).is_dir():
         return directory
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not str(source).startswith("."):
+    if _is_hub_id(source):
         return _download(str(source), revision, token)
     raise InputError(f"model {str(source)!r}: no such directory; give one, a Hub id as owner/name, or minilm")
+
+
+def _is_hub_id(source: str | os.PathLike[str]) -> bool:
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not str(source).startswith(".")
+    return bool(named) and not Path(source).expanduser().is_dir()
 
 
 def _minilm() -> Path:
@@ -89,10 +107,15 @@ def _minilm() -> Path:
 
 def _download(repository: str, revision: str | None, token: str | None) -> Path:
     patterns = [CONFIG, TOKENIZER, WEIGHTS, INDEX, "model-*-of-*.safetensors"]
+    return _fetched(
+        repository,
+        lambda: huggingface_hub.snapshot_download(repository, revision=revision, token=token, allow_patterns=patterns),
+    )
+
+
+def _fetched(repository: str, fetch: Callable[[], str]) -> Path:
     try:
-        return Path(
-            huggingface_hub.snapshot_download(repository, revision=revision, token=token, allow_patterns=patterns)
-        )
+        return Path(fetch())
     # Network, proxy, name, licence gate, disk: whatever stands between here and the Hub is the user's to mend.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -73,6 +73,12 @@ class Model:
     """Names of the checkpoint's tensors that this readout does not use."""
     mask_token: int | None = field(repr=False)
     """Id of the token that every example must hold exactly once; None when no mask is read."""
+    forward: Callable[[PyTree, Mapping[str, Array], Callable[[Transformer], Transformer]], jax.Array] = field(
+        repr=False
+    )
+    """`apply_fn` with one more argument, which changes the transformer before it is applied: where adapters enter."""
+    lora: "LoRA | None" = field(repr=False)
+    """What `attach_lora` added; None for a model without adapters."""
 
     def check_inputs(self, inputs: Mapping[str, Array]) -> None:
         """Raise `InputError` naming every array and the first examples that this model cannot be applied to.
@@ -80,6 +86,16 @@ class Model:
         `apply_fn` itself checks names and shapes; the values it cannot see under `jit` turn into NaN there.
         """
         check_inputs(self.config, self.mask_token, inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class LoRA:
+    """What the low-rank adapters of a model were added to, and how they are scaled (`ntkft.models.lora`)."""
+
+    base: Model
+    """The model without them; its parameters are held fixed, but for those that are trained beside the adapters."""
+    rank: int
+    alpha: float
 
 
 def load(
@@ -141,6 +157,24 @@ def random_model(
     return _assemble(None, config, readout, bound, graph, params, number_type, (), _placement(None))
 
 
+def abstract_model(
+    config: TransformerConfig, *, readout: Readout, checkpoint: Checkpoint | None = None, dtype: DTypeLike = jnp.float32
+) -> Model:
+    """The model with shapes in place of parameters, to be traced and counted before anything is loaded.
+
+    Raises `InputError` for a readout that does not fit and a dtype that cannot be used.
+    """
+    number_type = _number_type(dtype)
+    bound = readout.bind(config, None if checkpoint is None else checkpoint.tokenizer)
+    graph, wanted = _abstract(config, readout.components)
+
+    def shape(leaf: jax.ShapeDtypeStruct | np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, number_type)
+
+    params = jax.tree.map(shape, wanted)
+    return _assemble(checkpoint, config, readout, bound, graph, params, number_type, (), lambda path, leaf: shape(leaf))
+
+
 def _placement(
     sharding: Sharding | Callable[[str, tuple[int, ...]], Sharding] | None,
 ) -> Callable[[str, np.ndarray], jax.Array]:
@@ -170,37 +204,51 @@ def _assemble(
     backbone: PyTree,
     dtype: np.dtype,
     left_out: tuple[str, ...],
-    place: Callable[[str, np.ndarray], jax.Array],
+    place: Callable[[str, np.ndarray], Any],
 ) -> Model:
     head = {key: place(f"head/{key}", value.astype(dtype)) for key, value in bound.head.items()}
     params = {**backbone, "head": head} if head else backbone
     structure = jax.tree.structure(params)
     name, tokenizer = (checkpoint.name, checkpoint.tokenizer) if checkpoint else ("random", None)
 
-    def apply_fn(params: PyTree, inputs: Mapping[str, Array], /) -> jax.Array:
+    def forward(params: PyTree, inputs: Mapping[str, Array], change: Callable[[Transformer], Transformer]) -> jax.Array:
         check_layout(config, inputs)
-        # NNX merges leaves by their order: with other keys, say "10" before "2", layers would be exchanged silently.
-        if jax.tree.structure(params) != structure:
-            raise InputError(
-                f"parameters of {name}: {_difference(params, structure)}; keep the structure of Model.params"
-            )
+        check_structure(name, params, structure)
         transformer = nnx.merge(graph, {key: tree for key, tree in params.items() if key != "head"})
-        return bound.read(transformer, params.get("head"), inputs)
+        return bound.read(change(transformer), params.get("head"), inputs)
 
-    paths = list(leaf_paths(params))
-    groups = {group: regex for group, regex in GROUPS.items() if any(re.search(regex, path) for path in paths)}
+    def apply_fn(params: PyTree, inputs: Mapping[str, Array], /) -> jax.Array:
+        return forward(params, inputs, lambda transformer: transformer)
+
     return Model(
         name,
         apply_fn,
         params,
         config,
         tokenizer,
-        groups,
+        groups_of(params),
         readout.description,
         checkpoint,
         left_out,
         bound.mask_token,
+        forward,
+        None,
     )
+
+
+def groups_of(params: PyTree) -> dict[str, str]:
+    """The entries of `GROUPS` that match a leaf."""
+    paths = list(leaf_paths(params))
+    return {group: regex for group, regex in GROUPS.items() if any(re.search(regex, path) for path in paths)}
+
+
+def check_structure(name: str, params: PyTree, structure: Any) -> None:
+    """Raise `InputError` naming the leaves by which parameters differ from the structure of a model's own.
+
+    NNX merges leaves by their order: with other keys, say "10" before "2", layers would be exchanged silently.
+    """
+    if jax.tree.structure(params) != structure:
+        raise InputError(f"parameters of {name}: {_difference(params, structure)}; keep the structure of Model.params")
 
 
 def _number_type(dtype: DTypeLike) -> np.dtype:

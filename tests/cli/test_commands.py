@@ -61,8 +61,25 @@ def test_predict_then_finetune_agree_at_small_steps_and_resume(flags, tmp_path, 
 
     assert main([*predict, f"--out={tmp_path / 'p'}", "--seeds=3"]) == 2
     assert "holds a different run (other seeds)" in capsys.readouterr().err
+    assert main([*predict, f"--out={tmp_path / 'p'}", "--template={text} was good"]) == 2
+    assert "holds a different run (other template)" in capsys.readouterr().err
     assert main([*finetune, "--seed=1"]) == 2
     assert "holds a different run (other data digest, seed)" in capsys.readouterr().err
+
+
+def test_label_words_are_read_in_a_prompt_and_another_prompt_is_another_kernel(flags, tmp_path, capsys):
+    words = ["--readout=label_words:words=bad|good,position=mask", "--outputs=trace"]
+    asked = ["kernel", *flags, *words, f"--out={tmp_path / 'K.zarr'}", "--json"]
+    assert main([*asked, "--template={text} was {mask}."]) == 0
+    said = capsys.readouterr()
+    assert "position=mask, prompt '{text} was {mask}.')" in said.err.replace("\n", " ")
+    kernel = ntkft.read_kernel(tmp_path / "K.zarr").total
+    assert json.loads(said.out)["shape"] == [24, 24]
+    assert np.isfinite(kernel).all()
+    assert main([*asked, "--template={text} film {mask}."]) == 2
+    assert "x1" in capsys.readouterr().err
+    assert main(asked) == 2
+    assert "not exactly one mask token" in capsys.readouterr().err
 
 
 def test_every_output_form_gives_a_prediction(flags, capsys):
@@ -87,6 +104,8 @@ def test_every_output_form_gives_a_prediction(flags, capsys):
         (["--readout=linear:pool=median,scale=1,seed=0"], "median"),
         (["--model=nowhere/at/all"], "nowhere/at/all"),
         (["--label-column=stars"], "stars"),
+        (["--template=It was {mask}."], "{text} is missing"),
+        (["--template={text}, {pair}"], "the examples are single texts"),
         (["--groups=q"], "is not NAME=REGEX"),
         (["--memory=some"], "wanted bytes or a size"),
         (["--outputs=full", "--readout=next_token"], "it has 13 outputs; this task wants 2"),

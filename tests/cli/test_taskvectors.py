@@ -134,6 +134,14 @@ def test_a_regression_task_has_vectors_and_errors_but_no_accuracy(flags, folder,
     assert record["predicted"].keys().isdisjoint({"disentanglement", "best_addition"})
 
 
+def test_vectors_of_label_words_say_in_which_prompt_they_were_read(flags, folder):
+    words = ["--readout=logit_difference:negative=bad,positive=good,position=mask", "--template={text} was {mask}."]
+    assert main([*flags, *words, "--validation=0", f"--save={folder / 'prompted'}"]) == 0
+    params = load(folder / "bert", readout=parse_readout(words[0].removeprefix("--readout="), 1)).params
+    _, about = load_task_vector(folder / "prompted" / "mood.safetensors", params)
+    assert about["template"] == "{text} was {mask}."
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -150,6 +158,7 @@ def test_a_regression_task_has_vectors_and_errors_but_no_accuracy(flags, folder,
             ["--task=c={folder}/tense.tsv,kind=classification,text=said,label=class"],
             "'c' has 3 classes; one output tells two apart: choose them with labels=A|B",
         ),
+        (["--template=It was"], "{text} is missing"),
         (["--readout=next_token"], "--readout: it has 13 outputs; tasks share one here"),
         (["--epochs=0"], "--epochs is 0; wanted 1 or more"),
         (["--test=0"], "--test is 0; wanted 1 or more"),
