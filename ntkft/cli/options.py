@@ -29,6 +29,7 @@ from ntkft.data import (
 )
 from ntkft.kernels import Kernel, Method, Precision, empirical_ntk
 from ntkft.models import Model, load, parse_readout
+from ntkft.models.config import Patches
 from ntkft.report.prediction import SETS, Problem, set_rows
 
 STANDARD = "standard"
@@ -159,9 +160,11 @@ def tokens_for(
 ) -> Tokens:
     """Texts as this model reads them, in the template if there is one; says how they are read, and what was cut.
 
-    Raises `InputError` for what cannot be tokenised, and for what the model's readout cannot read.
+    Raises `InputError` for a model without a tokenizer, for what cannot be tokenised, and for what the model's readout
+    cannot read.
     """
-    assert model.tokenizer is not None  # of a checkpoint; only random models have none
+    if model.tokenizer is None or isinstance(model.config.front, Patches):
+        raise InputError(f"--model: {model.name} reads images; the commands take texts, so use the library for it")
     if template is None:
         tokens = tokenize(examples, model.tokenizer, max_length=max_length)
     else:

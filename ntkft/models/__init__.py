@@ -5,12 +5,8 @@ from ntkft.models.config import TransformerConfig as TransformerConfig
 from ntkft.models.export import export as export, write_checkpoint as write_checkpoint
 from ntkft.models.families import read_config as read_config
 from ntkft.models.loading import GROUPS as GROUPS, Model as Model, load as load, random_model as random_model
-from ntkft.models.lora import (
-    attach_lora as attach_lora,
-    export_lora as export_lora,
-    load_lora as load_lora,
-    merge_lora as merge_lora,
-)
+from ntkft.models.lora import attach_lora as attach_lora, merge_lora as merge_lora
+from ntkft.models.peft import export_lora as export_lora, load_lora as load_lora
 from ntkft.models.readouts import (
     Readout as Readout,
     classifier as classifier,

@@ -54,6 +54,8 @@ def export(
     """
     if model.checkpoint is None:
         raise InputError("export: a random model has no checkpoint to go back to; use write_checkpoint with attributes")
+    if model.lora is not None:
+        raise InputError("export: this model has adapters; export_lora writes them, or export its base at merge_lora's")
     params = model.params if params is None else params
     _refuse_others(params, model.params)
     checkpoint, leaves = model.checkpoint, leaf_paths(params)

@@ -28,7 +28,8 @@ def test_factors_equal_the_flat_jacobian_for_every_group(model_type):
     # A table that is used as a whole is its own gradient.
     assert explicit <= {"embeddings/first", "embeddings/position"}
 
-    expected = contract(*[flat_jacobian(model.apply_fn, model.params, inputs)] * 2, "full")
+    jacobian = flat_jacobian(model.apply_fn, model.params, inputs)
+    expected = contract(jacobian, jacobian, "full")
     kernel = ntkft.empirical_ntk(
         model.apply_fn, model.params, inputs, outputs="full", groups=model.groups, method="factors"
     )

@@ -1,6 +1,5 @@
 """Adapters: their function, their kernel against dense Jacobians of the base model, and PEFT's files."""
 
-import json
 from dataclasses import replace
 from itertools import chain
 
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from safetensors.numpy import load_file, save_file
 
 import ntkft
 from ntkft import InputError
@@ -18,63 +16,19 @@ from ntkft.models import (
     attach_lora,
     export_lora,
     linear,
-    load,
     load_lora,
     merge_lora,
     next_token,
-    random_model,
-    read_config,
 )
+from tests.models.adapted import INPUTS, ONE_LAYER, SCALE, TARGETS, attached, base_of, moved
 from tests.models.tiny import (
-    BERT,
     GPT2,
-    GPT_NEO,
-    GPT_NEOX,
-    LLAMA,
     OPT,
     QWEN3,
-    ROBERTA,
-    TINY,
     VIT,
-    batch,
     outputs_of,
-    write_checkpoint,
 )
 from tests.tolerances import KERNEL_F64, PARITY, kernel_error
-
-LINEAR = linear(2, pool="mean", scale=1, seed=0)
-ONE_LAYER = BERT | {"num_hidden_layers": 1}
-INPUTS = batch((5, 2, 4), vocab_size=13)
-TARGETS = r"attention/(query|value|output)/kernel$|mlp/"
-SCALE = 3 / 2
-
-
-def base_of(attributes, readout=LINEAR, dtype="float64"):
-    return random_model(read_config(attributes), readout=readout, seed=0, dtype=dtype)
-
-
-def attached(model, targets=TARGETS, train=None):
-    return attach_lora(model, targets=targets, rank=2, alpha=3, seed=0, train=train)
-
-
-def moved(model, seed=1):
-    """The model at random parameters: B is no longer zero."""
-    rng = np.random.default_rng(seed)
-    return replace(
-        model, params=jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), leaf.dtype), model.params)
-    )
-
-
-@pytest.fixture(scope="module")
-def base():
-    return base_of(ONE_LAYER)
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    """A checkpoint of one layer on disk, loaded."""
-    directory = write_checkpoint(tmp_path_factory.mktemp("bert"), ONE_LAYER)
-    return load(directory, readout=LINEAR, dtype="float64")
 
 
 def test_fresh_adapters_change_no_output_and_only_b_learns(base):
@@ -222,100 +176,6 @@ def test_every_linear_layer_takes_an_adapter(attributes):
 
 
 @pytest.mark.parametrize(
-    ("attributes", "dtype"),
-    [(ONE_LAYER, "float64"), (ONE_LAYER, "bfloat16"), (ROBERTA, "float32"), (GPT_NEO, "float32"), (LLAMA, "float32")],
-    ids=["bert-float64", "bert-bfloat16", "roberta", "gpt_neo", "llama"],
-)
-def test_files_give_back_the_same_adapters_and_head(tmp_path, attributes, dtype):
-    base = load(write_checkpoint(tmp_path / "base", attributes), readout=LINEAR, dtype=dtype)
-    model = moved(attached(base, train="^head/"))
-    export_lora(attached(base, train="^head/"), tmp_path / "adapter", params=model.params)
-    again = load_lora(base, tmp_path / "adapter")
-    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
-    assert {leaf.dtype for leaf in jax.tree.leaves(again.params)} == {jnp.dtype(dtype)}
-    assert again.groups == model.groups
-    if attributes is ONE_LAYER:
-        np.testing.assert_array_equal(outputs_of(again, INPUTS), outputs_of(model, INPUTS))
-
-
-def test_files_have_the_names_and_shapes_of_peft(tmp_path):
-    head = ONE_LAYER | {"architectures": ["BertForMaskedLM"]}
-    for name, attributes, prefix in (
-        ("bare", ONE_LAYER, ""),
-        ("named", ONE_LAYER | {"architectures": ["BertModel"]}, ""),
-        ("head", head, "bert."),
-    ):
-        base = load(write_checkpoint(tmp_path / name, attributes), readout=next_token())
-        export_lora(attached(base, r"mlp/up|^lm_head/dense"), tmp_path / f"{name}-adapter")
-        up, dense = f"{prefix}encoder.layer.0.intermediate.dense", "cls.predictions.transform.dense"
-        tensors = load_file(tmp_path / f"{name}-adapter" / "adapter_model.safetensors")
-        assert {name: tensor.shape for name, tensor in tensors.items()} == {
-            f"base_model.model.{up}.lora_A.weight": (2, 8),
-            f"base_model.model.{up}.lora_B.weight": (12, 2),
-            f"base_model.model.{dense}.lora_A.weight": (2, 8),
-            f"base_model.model.{dense}.lora_B.weight": (8, 2),
-        }
-        config = json.loads((tmp_path / f"{name}-adapter" / "adapter_config.json").read_text())
-        assert config["target_modules"] == sorted([up, dense])
-        assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 2, 3)
-        assert config["base_model_name_or_path"] == str(tmp_path / name)
-        assert config["fan_in_fan_out"] is False
-
-
-@pytest.mark.parametrize(
-    ("model_type", "targets"),
-    [("bert", TARGETS), ("llama", TARGETS), ("gpt2", r"attention/output/kernel|mlp/")],
-)
-def test_logits_are_those_of_transformers_with_the_exported_product_added(tmp_path, monkeypatch, model_type, targets):
-    # Inside the test, so that only it is skipped where the reference implementation is not installed.
-    from tests.models.test_parity import _arguments, _error, _reference, torch
-
-    reference = _reference(TINY[model_type], "float64", tmp_path / "base", monkeypatch)
-    model = moved(attached(load(tmp_path / "base", readout=next_token(), dtype="float64"), targets))
-    export_lora(model, tmp_path / "adapter")
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    with torch.no_grad():
-        for name in config["target_modules"]:
-            a, b = (tensors[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
-            change = torch.from_numpy(config["lora_alpha"] / config["r"] * b @ a)
-            reference.get_submodule(name).weight += change.T if config["fan_in_fan_out"] else change
-        logits = reference(**_arguments(reference, INPUTS)).logits.numpy()
-    expected = logits[np.arange(3), INPUTS["attention_mask"].sum(1) - 1]
-    assert _error(outputs_of(model, INPUTS), expected) < PARITY["float64"]
-
-
-@pytest.mark.parametrize(
-    ("attributes", "readout", "targets", "message"),
-    [
-        (
-            GPT2 | {"n_layer": 1},
-            next_token(),
-            "kernel$",
-            r"3 problems\n.*attention/key is a part of .* h.0.attn.c_attn",
-        ),
-        (
-            GPT_NEOX,
-            next_token(),
-            "value/",
-            "attention/value is a part of the fused tensor layers.0.attention.query_key",
-        ),
-        (
-            VIT,
-            linear(2, pool="mean", scale=1, seed=0),
-            "patch/",
-            "embeddings/patch is the convolution embeddings.patch",
-        ),
-    ],
-)
-def test_layers_without_a_tensor_of_their_own_are_not_exported(tmp_path, attributes, readout, targets, message):
-    model = attached(load(write_checkpoint(tmp_path / "base", attributes), readout=readout), targets)
-    with pytest.raises(InputError, match=message):
-        export_lora(model, tmp_path / "adapter")
-    assert not (tmp_path / "adapter").exists()
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"rank": 0}, "attach_lora: rank is 0; it must be at least 1"),
@@ -364,74 +224,3 @@ def test_parameters_of_another_structure_are_refused(base):
             model.apply_fn(params, INPUTS)
         with pytest.raises(InputError, match=message):
             merge_lora(model, params=params)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"peft_type": "IA3"}, "peft_type is 'IA3'; supported: 'LORA'"),
-        ({"r": None}, "r is None; supported: a positive integer"),
-        ({"lora_alpha": "8"}, "lora_alpha is '8'; supported: a positive number"),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the base weights"),
-        ({"use_dora": True, "use_rslora": True}, "2 problems\n  - use_rslora is True, a variant"),
-        ({"rank_pattern": {"query": 4}}, "rank_pattern is {'query': 4}, a variant of LoRA"),
-        ({"bias": "all"}, "bias is 'all', a variant"),
-        ({"invented": 1}, "invented is 1, a variant"),
-    ],
-)
-def test_variants_of_lora_are_refused_by_name(stored, tmp_path, change, message):
-    path = export_lora(attached(stored), tmp_path / "adapter") / "adapter_config.json"
-    config = json.loads(path.read_text())
-    harmless = {"lora_dropout": 0.1, "target_modules": "any", "alpha_pattern": {}, "lora_bias": False}
-    path.write_text(json.dumps(config | harmless))
-    load_lora(stored, tmp_path / "adapter")
-    path.write_text(json.dumps(config | change))
-    with pytest.raises(InputError, match=message):
-        load_lora(stored, tmp_path / "adapter")
-
-
-QUERY = "base_model.model.encoder.layer.0.attention.self.query"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({f"{QUERY}.lora_C.weight": np.ones((2, 8))}, "query.lora_C.weight' belongs to no linear layer"),
-        (
-            {"base_model.model.pooler.dense.lora_A.weight": np.ones((2, 8))},
-            "pooler.* belongs to no linear layer of this",
-        ),
-        ({f"{QUERY}.lora_A.weight": np.ones((3, 8))}, r"lora_A.weight' has shape \(3, 8\); .* ask for \(2, 8\)"),
-        ({f"{QUERY}.lora_A.weight": np.full((2, 8), np.nan)}, "query/a' holds 16 NaN or infinite"),
-        ({f"{QUERY}.lora_B.weight": None}, "the tensor of layers/0/attention/query/b is missing"),
-    ],
-)
-def test_tensors_that_do_not_fit_are_named(stored, tmp_path, change, message):
-    path = export_lora(attached(stored), tmp_path / "adapter") / "adapter_model.safetensors"
-    save_file({key: tensor for key, tensor in (load_file(path) | change).items() if tensor is not None}, path)
-    with pytest.raises(InputError, match=message):
-        load_lora(stored, tmp_path / "adapter")
-
-
-def test_files_that_cannot_be_read_are_named(stored, tmp_path):
-    with pytest.raises(InputError, match=r"adapter_config\.json is missing; an adapter is a directory"):
-        load_lora(stored, tmp_path)
-    (tmp_path / "adapter_config.json").write_text("[]")
-    with pytest.raises(InputError, match="got a JSON list; wanted an object"):
-        load_lora(stored, tmp_path)
-    directory = export_lora(attached(stored, train="^head/"), tmp_path / "adapter")
-    save_file({}, directory / "adapter_model.safetensors")
-    with pytest.raises(InputError, match=r"adapter_model\.safetensors holds no tensors"):
-        load_lora(stored, directory)
-    (directory / "adapter_model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(InputError, match=r"adapter_model.safetensors: cannot be read \("):
-        load_lora(stored, directory)
-
-
-def test_a_head_of_another_readout_is_refused(stored, tmp_path):
-    directory = export_lora(attached(stored, train="^head/"), tmp_path / "adapter")
-    other = load(stored.checkpoint.directory, readout=linear(3, pool="mean", scale=1, seed=0))
-    with pytest.raises(
-        InputError, match=r"ntkft_head.safetensors holds head/kernel \(8, 2\); readout linear:pool=mean"
-    ):
-        load_lora(other, directory)
