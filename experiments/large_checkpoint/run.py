@@ -111,9 +111,7 @@ def measure(*, directory: str, examples: int, tokens: int, memory: str) -> dict[
     }
     ids = np.random.default_rng(0).integers(model.config.tokens.vocab_size, size=(examples, tokens), dtype=np.int32)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    kernel = empirical_ntk(
-        model.apply_fn, model.params, inputs, outputs="scalar", groups=model.groups, memory=memory
-    )
+    kernel = empirical_ntk(model.apply_fn, model.params, inputs, outputs="scalar", groups=model.groups, memory=memory)
     total = np.asarray(kernel.total, np.float64)
     parts = np.sum([np.asarray(kernel.groups[name], np.float64) for name in model.groups], axis=0)
     values = np.linalg.eigvalsh(total)
