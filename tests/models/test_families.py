@@ -14,7 +14,7 @@ INERT = {"qwen2": WINDOW, "qwen3": WINDOW}
 """What changes the outputs only together with another attribute (test_parity, "qwen2-unused-window")."""
 
 
-def _other(value):
+def change(value):
     """Some other value of the same type."""
     match value:
         case bool():
@@ -60,7 +60,7 @@ def test_each_changed_attribute_changes_the_config_or_is_ignored_or_is_refused_b
     attributes = source(model_type)
     base, outcomes = read_config(attributes), set()
     for name in attributes.keys() - {"model_type"}:
-        changed = _read(attributes | {name: _other(attributes[name])})
+        changed = _read(attributes | {name: change(attributes[name])})
         if isinstance(changed, str):
             assert f"{name} is" in changed
             outcomes.add("refused")

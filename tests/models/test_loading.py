@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ntkft import InputError
-from ntkft._tree import assign_groups
+from ntkft._tree import assign_groups, leaf_paths
 from ntkft.models import GROUPS, linear, load, next_token, random_model, read_config
 from tests.models.tiny import BERT, GPT2, batch, outputs_of, write_checkpoint
 
@@ -170,3 +171,21 @@ def test_an_example_without_a_real_token_is_named(model):
     inputs = {name: array * 0 for name, array in batch((4,) * 7, vocab_size=13).items()}
     with pytest.raises(InputError, match=r"7 of 7 examples have no real token .*: rows 0, 1, 2, 3, 4, …"):
         model.check_inputs(inputs)
+
+
+def test_parameters_go_straight_onto_a_mesh(tmp_path):
+    directory = write_checkpoint(tmp_path, GPT2)
+    mesh = jax.make_mesh((4,), ("devices",))
+    split, whole = NamedSharding(mesh, PartitionSpec("devices")), NamedSharding(mesh, PartitionSpec())
+
+    def sharding(path, shape):
+        return split if path.endswith("/kernel") and shape[0] % 4 == 0 else whole
+
+    plain, spread = load(directory, readout=LINEAR), load(directory, readout=LINEAR, sharding=sharding)
+    for path, leaf in leaf_paths(spread.params).items():
+        assert leaf.sharding == sharding(path, leaf.shape), path
+    jax.tree.map(np.testing.assert_array_equal, plain.params, spread.params)
+    everywhere = load(directory, readout=LINEAR, sharding=whole)
+    assert {leaf.sharding for leaf in jax.tree.leaves(everywhere.params)} == {whole}
+    inputs = batch((3, 5), vocab_size=13)
+    np.testing.assert_allclose(outputs_of(spread, inputs), outputs_of(plain, inputs), atol=1e-6)
