@@ -121,12 +121,12 @@ def test_an_unsupported_model_type_lists_the_supported_ones(model_type):
 @pytest.mark.parametrize(
     ("base", "changes", "message"),
     [
-        (GPT2, {"n_head": 3}, "n_embd 8 is not a multiple of n_head 3"),
-        (BERT, {"num_attention_heads": 3}, "hidden_size 8 is not a multiple of num_attention_heads 3"),
+        (GPT2, {"n_head": 3}, "model_type 'gpt2': width 8 is not a multiple of heads 3"),
+        (BERT, {"num_attention_heads": 3}, "width 8 is not a multiple of heads 3"),
         (ROBERTA, {"pad_token_id": 15}, "pad_token_id 15 leaves no row of max_position_embeddings 16"),
         (GPT_NEO, {"num_layers": 3}, "attention_types name 2 layers, num_layers is 3"),
         (GPT_NEO, {"attention_layers": ["local", "global"]}, "attention_layers is not what attention_types say"),
-        (OPT, {"num_attention_heads": 3}, "hidden_size 8 is not a multiple"),
+        (OPT, {"num_attention_heads": 3}, "width 8 is not a multiple of heads 3"),
         (GPT_NEOX, {"num_attention_heads": 4}, "num_attention_heads is 4, so 1 features of a head turn"),
         (GPT_NEOX, {"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}}, "rope_parameters say 0.25"),
         (LLAMA, {"head_dim": 3}, "head_dim is 3; rotary positions need an even one"),

@@ -6,42 +6,29 @@ from typing import Any
 from ntkft.models import conversion as kind
 from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
+from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, labels, transformer
 
 
 def configure_bert(values: dict[str, Any]) -> TransformerConfig:
     """The config of a BERT with these attributes."""
-    width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    each = head_width(values, "hidden_size", "num_attention_heads")
-    return TransformerConfig(
-        front=Tokens(
+    return transformer(
+        Tokens(
             vocab_size=values["vocab_size"],
-            width=width,
+            width=values["hidden_size"],
             max_positions=values["max_position_embeddings"],
             position_offset=0,
             token_types=values["type_vocab_size"],
             norm=True,
         ),
-        width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads,
-        head_width=each,
+        width=values["hidden_size"],
+        layers=values["num_hidden_layers"],
+        heads=values["num_attention_heads"],
         mlp_width=values["intermediate_size"],
         activation=values["hidden_act"],
-        gated=False,
+        norm_epsilon=values["layer_norm_eps"],
         block="post_norm",
-        norm="layer",
-        norm_epsilon=float(values["layer_norm_eps"]),
         final_norm=False,
         causal=False,
-        windows=(None,) * layers,
-        attention_scale=(each**-0.5,) * layers,
-        rotary=None,
-        qk_norm=False,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
         pooler=True,
         lm_head=LMHead(transform=values["hidden_act"], bias=True, tied=True),
         classifier=Classifier(labels(values), state="pooler", dense=False, bias=True),

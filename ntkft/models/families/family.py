@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntkft._errors import InputError, refuse
-from ntkft.models.config import ACTIVATIONS, TransformerConfig
+from ntkft.models.config import ACTIVATIONS, Classifier, LMHead, Patches, Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
 
 REQUIRED = ...
@@ -87,11 +87,60 @@ def _fault(family: Family, name: str, value: Any) -> str | None:
     return None if valid else f"{name} is {value!r}; supported: {supported}"
 
 
-def head_width(values: dict[str, Any], width: str, heads: str) -> int:
-    """Features of each head, `values[width] / values[heads]`; raises `ValueError` where that is not whole."""
-    if values[width] % values[heads]:
-        raise ValueError(f"{width} {values[width]} is not a multiple of {heads} {values[heads]}")
-    return values[width] // values[heads]
+def transformer(
+    front: Tokens | Patches,
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    mlp_width: int,
+    activation: str,
+    norm_epsilon: float,
+    head_width: int | None = None,
+    **variant: Any,
+) -> TransformerConfig:
+    """The config of a GPT-2 of this shape; `variant` names the fields in which the family is different.
+
+    Raises `ValueError` where heads do not share out the width and `head_width` does not say how wide they are.
+    """
+    if head_width is None and width % heads:
+        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+    each = head_width or width // heads
+    as_gpt2 = {
+        "kv_heads": heads,
+        "gated": False,
+        "block": "pre_norm",
+        "norm": "layer",
+        "final_norm": True,
+        "causal": True,
+        "windows": (None,) * layers,
+        "attention_scale": (each**-0.5,) * layers,
+        "rotary": None,
+        "qk_norm": False,
+        "qkv_bias": True,
+        "output_bias": True,
+        "mlp_bias": True,
+        "pooler": False,
+    }
+    return TransformerConfig(
+        front=front,
+        width=width,
+        layers=layers,
+        heads=heads,
+        head_width=each,
+        mlp_width=mlp_width,
+        activation=activation,
+        norm_epsilon=float(norm_epsilon),
+        **as_gpt2 | variant,
+    )
+
+
+def decoder_heads(values: dict[str, Any]) -> dict[str, Any]:
+    """The heads of causal models: a plain decoder, and a classifier of the last token without bias."""
+    return {
+        "lm_head": LMHead(transform=None, bias=False, tied=values["tie_word_embeddings"]),
+        "classifier": Classifier(labels(values), state="last", dense=False, bias=False),
+    }
 
 
 def activation(default: str) -> tuple[str, ...]:

@@ -4,18 +4,26 @@ from dataclasses import replace
 from typing import Any
 
 from ntkft.models import conversion as kind
-from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
+from ntkft.models.config import Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
+from ntkft.models.families.family import (
+    CHOICES,
+    IGNORED,
+    LABELS,
+    REQUIRED,
+    Family,
+    activation,
+    decoder_heads,
+    transformer,
+)
 
 
 def _gpt2(values: dict[str, Any]) -> TransformerConfig:
     width, layers, heads = (values[name] for name in ("n_embd", "n_layer", "n_head"))
-    each = head_width(values, "n_embd", "n_head")
-    scale = each**-0.5 if values["scale_attn_weights"] else 1.0
+    scale = (width / heads) ** -0.5 if values["scale_attn_weights"] else 1.0
     by_layer = values["scale_attn_by_inverse_layer_idx"]
-    return TransformerConfig(
-        front=Tokens(
+    return transformer(
+        Tokens(
             vocab_size=values["vocab_size"],
             width=width,
             max_positions=values["n_positions"],
@@ -26,26 +34,11 @@ def _gpt2(values: dict[str, Any]) -> TransformerConfig:
         width=width,
         layers=layers,
         heads=heads,
-        kv_heads=heads,
-        head_width=each,
         mlp_width=values["n_inner"] or 4 * width,
         activation=values["activation_function"],
-        gated=False,
-        block="pre_norm",
-        norm="layer",
-        norm_epsilon=float(values["layer_norm_epsilon"]),
-        final_norm=True,
-        causal=True,
-        windows=(None,) * layers,
+        norm_epsilon=values["layer_norm_epsilon"],
         attention_scale=tuple(scale / (layer + 1 if by_layer else 1) for layer in range(layers)),
-        rotary=None,
-        qk_norm=False,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-        pooler=False,
-        lm_head=LMHead(transform=None, bias=False, tied=values["tie_word_embeddings"]),
-        classifier=Classifier(labels(values), state="last", dense=False, bias=False),
+        **decoder_heads(values),
     )
 
 

@@ -3,22 +3,30 @@
 from typing import Any
 
 from ntkft.models import conversion as kind
-from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
+from ntkft.models.config import Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
+from ntkft.models.families.family import (
+    CHOICES,
+    IGNORED,
+    LABELS,
+    REQUIRED,
+    Family,
+    activation,
+    decoder_heads,
+    transformer,
+)
 from ntkft.models.families.rope import PARTIAL_ROPE, partial_rotary
 
 
 def _gpt_neox(values: dict[str, Any]) -> TransformerConfig:
-    width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    each = head_width(values, "hidden_size", "num_attention_heads")
-    turning = partial_rotary(values, each)
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    turning = partial_rotary(values, width // heads)
     if turning.width % 2:
         raise ValueError(
             f"num_attention_heads is {heads}, so {turning.width} features of a head turn; wanted an even number"
         )
-    return TransformerConfig(
-        front=Tokens(
+    return transformer(
+        Tokens(
             vocab_size=values["vocab_size"],
             width=width,
             max_positions=values["max_position_embeddings"],
@@ -27,28 +35,16 @@ def _gpt_neox(values: dict[str, Any]) -> TransformerConfig:
             norm=False,
         ),
         width=width,
-        layers=layers,
+        layers=values["num_hidden_layers"],
         heads=heads,
-        kv_heads=heads,
-        head_width=each,
         mlp_width=values["intermediate_size"],
         activation=values["hidden_act"],
-        gated=False,
+        norm_epsilon=values["layer_norm_eps"],
         block="parallel" if values["use_parallel_residual"] else "pre_norm",
-        norm="layer",
-        norm_epsilon=float(values["layer_norm_eps"]),
-        final_norm=True,
-        causal=True,
-        windows=(None,) * layers,
-        attention_scale=(each**-0.5,) * layers,
         rotary=turning,
-        qk_norm=False,
         qkv_bias=values["attention_bias"],
         output_bias=values["attention_bias"],
-        mlp_bias=True,
-        pooler=False,
-        lm_head=LMHead(transform=None, bias=False, tied=values["tie_word_embeddings"]),
-        classifier=Classifier(labels(values), state="last", dense=False, bias=False),
+        **decoder_heads(values),
     )
 
 

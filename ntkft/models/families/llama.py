@@ -4,14 +4,23 @@ from dataclasses import replace
 from typing import Any
 
 from ntkft.models import conversion as kind
-from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
+from ntkft.models.config import Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, labels
+from ntkft.models.families.family import (
+    CHOICES,
+    IGNORED,
+    LABELS,
+    REQUIRED,
+    Family,
+    activation,
+    decoder_heads,
+    transformer,
+)
 from ntkft.models.families.rope import ROPE, rotary
 
 
 def _llama(values: dict[str, Any]) -> TransformerConfig:
-    width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
+    width, heads = values["hidden_size"], values["num_attention_heads"]
     if not values["head_dim"] and width % heads:
         raise ValueError(
             f"hidden_size {width} is not a multiple of num_attention_heads {heads}, and head_dim is absent"
@@ -22,8 +31,8 @@ def _llama(values: dict[str, Any]) -> TransformerConfig:
         raise ValueError(f"num_key_value_heads is {shared}, num_attention_heads {heads}; the latter must be a multiple")
     if head_width % 2:
         raise ValueError(f"head_dim is {head_width}; rotary positions need an even one")
-    return TransformerConfig(
-        front=Tokens(
+    return transformer(
+        Tokens(
             vocab_size=values["vocab_size"],
             width=width,
             max_positions=values["max_position_embeddings"],
@@ -32,28 +41,20 @@ def _llama(values: dict[str, Any]) -> TransformerConfig:
             norm=False,
         ),
         width=width,
-        layers=layers,
+        layers=values["num_hidden_layers"],
         heads=heads,
         kv_heads=shared,
         head_width=head_width,
         mlp_width=values["intermediate_size"],
         activation=values["hidden_act"],
         gated=True,
-        block="pre_norm",
         norm="rms",
-        norm_epsilon=float(values["rms_norm_eps"]),
-        final_norm=True,
-        causal=True,
-        windows=(None,) * layers,
-        attention_scale=(head_width**-0.5,) * layers,
+        norm_epsilon=values["rms_norm_eps"],
         rotary=rotary(values, head_width),
-        qk_norm=False,
         qkv_bias=values["attention_bias"],
         output_bias=values["attention_bias"],
         mlp_bias=values["mlp_bias"],
-        pooler=False,
-        lm_head=LMHead(transform=None, bias=False, tied=values["tie_word_embeddings"]),
-        classifier=Classifier(labels(values), state="last", dense=False, bias=False),
+        **decoder_heads(values),
     )
 
 

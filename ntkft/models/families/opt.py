@@ -3,47 +3,41 @@
 from typing import Any
 
 from ntkft.models import conversion as kind
-from ntkft.models.config import Classifier, LMHead, Tokens, TransformerConfig
+from ntkft.models.config import Tokens, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import CHOICES, IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
+from ntkft.models.families.family import (
+    CHOICES,
+    IGNORED,
+    LABELS,
+    REQUIRED,
+    Family,
+    activation,
+    decoder_heads,
+    transformer,
+)
 
 
 def _opt(values: dict[str, Any]) -> TransformerConfig:
-    width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    each = head_width(values, "hidden_size", "num_attention_heads")
     before = values["do_layer_norm_before"]
-    return TransformerConfig(
-        front=Tokens(
+    return transformer(
+        Tokens(
             vocab_size=values["vocab_size"],
-            width=values["word_embed_proj_dim"] or width,
+            width=values["word_embed_proj_dim"] or values["hidden_size"],
             max_positions=values["max_position_embeddings"],
             position_offset=2,
             token_types=0,
             norm=False,
         ),
-        width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads,
-        head_width=each,
+        width=values["hidden_size"],
+        layers=values["num_hidden_layers"],
+        heads=values["num_attention_heads"],
         mlp_width=values["ffn_dim"],
         activation=values["activation_function"],
-        gated=False,
-        block="pre_norm" if before else "post_norm",
-        norm="layer",
         norm_epsilon=1e-5,
+        block="pre_norm" if before else "post_norm",
         final_norm=before and not values["_remove_final_layer_norm"],
-        causal=True,
-        windows=(None,) * layers,
-        attention_scale=(each**-0.5,) * layers,
-        rotary=None,
-        qk_norm=False,
-        qkv_bias=values["enable_bias"],
-        output_bias=values["enable_bias"],
-        mlp_bias=values["enable_bias"],
-        pooler=False,
-        lm_head=LMHead(transform=None, bias=False, tied=values["tie_word_embeddings"]),
-        classifier=Classifier(labels(values), state="last", dense=False, bias=False),
+        **dict.fromkeys(("qkv_bias", "output_bias", "mlp_bias"), values["enable_bias"]),
+        **decoder_heads(values),
     )
 
 

@@ -5,38 +5,25 @@ from typing import Any
 from ntkft.models import conversion as kind
 from ntkft.models.config import Classifier, Patches, TransformerConfig
 from ntkft.models.conversion import NameTable
-from ntkft.models.families.family import IGNORED, LABELS, REQUIRED, Family, activation, head_width, labels
+from ntkft.models.families.family import IGNORED, LABELS, REQUIRED, Family, activation, labels, transformer
 
 
 def _vit(values: dict[str, Any]) -> TransformerConfig:
-    width, layers, heads = (values[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    each = head_width(values, "hidden_size", "num_attention_heads")
+    width = values["hidden_size"]
     if values["pooler_output_size"] not in (None, width):
         raise ValueError(
             f"pooler_output_size is {values['pooler_output_size']}, hidden_size is {width}; supported: the same"
         )
-    return TransformerConfig(
-        front=Patches(values["image_size"], values["patch_size"], values["num_channels"]),
+    return transformer(
+        Patches(values["image_size"], values["patch_size"], values["num_channels"]),
         width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads,
-        head_width=each,
+        layers=values["num_hidden_layers"],
+        heads=values["num_attention_heads"],
         mlp_width=values["intermediate_size"],
         activation=values["hidden_act"],
-        gated=False,
-        block="pre_norm",
-        norm="layer",
-        norm_epsilon=float(values["layer_norm_eps"]),
-        final_norm=True,
+        norm_epsilon=values["layer_norm_eps"],
         causal=False,
-        windows=(None,) * layers,
-        attention_scale=(each**-0.5,) * layers,
-        rotary=None,
-        qk_norm=False,
         qkv_bias=values["qkv_bias"],
-        output_bias=True,
-        mlp_bias=True,
         pooler=True,
         lm_head=None,
         classifier=Classifier(labels(values), state="first", dense=False, bias=True),
