@@ -1,6 +1,7 @@
 """Adapters in PEFT's files: names, shapes, round trips, and the reference implementation with their product added."""
 
 import json
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,13 @@ from tests.models.tiny import (
     GPT_NEO,
     GPT_NEOX,
     LLAMA,
+    REFERENCES,
     ROBERTA,
     TINY,
     VIT,
+    batch,
     outputs_of,
+    tokenizer_of,
     write_checkpoint,
 )
 from tests.tolerances import PARITY
@@ -194,3 +198,46 @@ def test_a_head_of_another_readout_is_refused(stored, tmp_path):
         InputError, match=r"ntkft_head.safetensors holds head/kernel \(8, 2\); readout linear:pool=mean"
     ):
         load_lora(other, directory)
+
+
+# PEFT asks transformers by a name that this renamed.
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("model_type", "task", "targets", "modules"),
+    [
+        ("llama", "ForCausalLM", r"attention/(query|value)/kernel$|mlp/", ["q_proj", "v_proj"]),
+        ("bert", "ForMaskedLM", r"attention/(query|value)/kernel$", ["query", "value"]),
+        ("gpt2", "LMHeadModel", r"mlp/|attention/output", ["c_fc"]),
+    ],
+)
+def test_peft_reads_what_is_exported_and_what_peft_writes_is_loaded(tmp_path, model_type, task, targets, modules):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft = pytest.importorskip("peft", reason="compares with PEFT itself; install it with the extra 'parity'")
+        torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    name, ids = REFERENCES[model_type], {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    reference = getattr(transformers, name + task)(getattr(transformers, f"{name}Config")(**TINY[model_type], **ids))
+    reference.eval().save_pretrained(tmp_path / "base")
+    tokenizer_of(TINY[model_type]).save(str(tmp_path / "base" / "tokenizer.json"))
+    base = load(tmp_path / "base", readout=next_token())
+    inputs = {key: array for key, array in batch((7, 7), vocab_size=13).items() if key != "token_type_ids"}
+
+    def last_logits(model):
+        arguments = {key: torch.from_numpy(array).long() for key, array in inputs.items()}
+        return model(**arguments).logits[:, -1].detach().numpy()
+
+    ours = moved(attached(base, targets=targets))
+    export_lora(ours, tmp_path / "ours")
+    again = type(reference).from_pretrained(tmp_path / "base").eval()
+    read = peft.PeftModel.from_pretrained(again, tmp_path / "ours").eval()
+    np.testing.assert_allclose(outputs_of(ours, inputs), last_logits(read), atol=PARITY["float32"])
+
+    settings = {"r": 2, "lora_alpha": 5, "lora_dropout": 0.1, "fan_in_fan_out": model_type == "gpt2"}
+    theirs = peft.get_peft_model(reference, peft.LoraConfig(target_modules=modules, **settings)).eval()
+    with torch.no_grad():
+        for parameter in (value for name, value in theirs.named_parameters() if "lora_" in name):
+            parameter.normal_(0, 0.5)
+    theirs.save_pretrained(tmp_path / "theirs")
+    loaded = load_lora(base, tmp_path / "theirs")
+    np.testing.assert_allclose(outputs_of(loaded, inputs), last_logits(theirs), atol=PARITY["float32"])
+    assert np.abs(outputs_of(loaded, inputs) - outputs_of(base, inputs)).max() > 100 * PARITY["float32"]
