@@ -10,7 +10,7 @@ Claim     For all-MiniLM-L6-v2 with a fresh head, all parameters trained by full
 Source    Sun & Raskutti 2026 (the first-order prediction); re-anchoring and the horizon are this project's.
 Setting   `setting.REAL`. Step size 0.5/λ̂₁ of the task's kernel, the same for predictions and real runs; 384 examples to
           draw training sets from, 192 test examples; risk recorded at 20 epochs up to 130, a real run ends when it is
-          1.4 times as old as its best epoch.
+          1.4 times as old as its best epoch and has passed the predicted one.
 Command   python -m experiments.risk_prediction.run                     (from the root of the repository)
 Minutes   about 240 on two CPU cores, 4 GB; one with --smoke. Every run is kept in --out as soon as it is done, and a
           command that was interrupted goes on where it was.
@@ -83,7 +83,10 @@ def compute(setting: Setting, texts: Path, out: Path) -> tuple[dict[str, dict], 
                 mse = surfaces[name]["mse"][setting.seeds.index(seed)][index]
                 record = {"first_order": {"mse": mse}}
                 record["anchored"] = kept(folder / f"anchored-{n}-{seed}.json", lambda run=run: anchored(*run))
-                record["real"] = kept(folder / f"real-{n}-{seed}.json", lambda run=run: descent(*run))
+                least = best(record["anchored"])[0]
+                record["real"] = kept(
+                    folder / f"real-{n}-{seed}.json", lambda run=run, least=least: descent(*run, least=least)
+                )
                 if (n, seed) == (setting.adamw[0], setting.seeds[0]):
                     record["adamw"] = kept(
                         folder / f"adamw-{n}-{seed}.json",

@@ -75,8 +75,11 @@ def anchored(problem: Problem, setting: Setting, size: int, seed: int, step_size
     }
 
 
-def descent(problem: Problem, setting: Setting, size: int, seed: int, step_size: float) -> dict:
-    """Real full-batch gradient descent, until it has passed its best epoch."""
+def descent(problem: Problem, setting: Setting, size: int, seed: int, step_size: float, *, least: int) -> dict:
+    """Real full-batch gradient descent, until it has passed its best epoch, and epoch `least`: the predicted one.
+
+    Risk may fall a second time, so that a prediction is not judged by a run that ended before it.
+    """
     inputs, y = problem.training_set(size, seed)
     params, begin = problem.model.params, 0
     curve: dict[str, list] = {"epochs": [], "mse": [], "accuracy": []}
@@ -97,7 +100,7 @@ def descent(problem: Problem, setting: Setting, size: int, seed: int, step_size:
         ).check()
         _append(curve, result, begin)
         params, begin = result.params, end
-        if end >= PASSED * curve["epochs"][int(np.argmin(curve["mse"]))]:
+        if end >= max(PASSED * curve["epochs"][int(np.argmin(curve["mse"]))], least):
             break
     return curve
 

@@ -38,7 +38,8 @@ class Setting:
     epochs: tuple[int, ...]
     """At which risk is measured; the last is where a run ends that has not passed its best epoch before."""
     checks: tuple[int, ...]
-    """Recorded epochs at which a real run is over if its best epoch lies a factor 1.4 behind."""
+    """Recorded epochs at which a real run is over if its best epoch lies a factor 1.4 behind, and the predicted one
+    behind."""
     anchors: tuple[int, ...]
     step: float
     """In units of 1/λ̂₁ of the pool."""
