@@ -13,7 +13,8 @@ Setting   `setting.REAL`. Step size 0.5/λ̂₁ of the task's kernel, the same f
           1.4 times as old as its best epoch and has passed the predicted one.
 Command   python -m experiments.risk_prediction.run                     (from the root of the repository)
 Minutes   about 240 on two CPU cores, 4 GB; one with --smoke. Every run is kept in --out as soon as it is done, and a
-          command that was interrupted goes on where it was.
+          command that was interrupted goes on where it was. Two processes with a core each (taskset, --share 1/2 and
+          2/2), then the command itself, take a fifth less.
 Expected  expected.toml
 """
 
@@ -40,11 +41,15 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--out", type=Path, default=Path("runs/risk_prediction"))
     parser.add_argument("--texts", type=Path, default=Path("../shared/data/text"), help="folder of sst2, cr and trec")
     parser.add_argument("--smoke", action="store_true", help="two small training sets of documentation sentences")
+    parser.add_argument("--share", help="I/N: of the runs only every N-th, from the I-th; processes side by side share")
     options = parser.parse_args(arguments)
     setting = SMOKE if options.smoke else REAL
     claim(options.out, setting)
 
-    surfaces, records = compute(setting, options.texts, options.out)
+    first, of = map(int, (options.share or "1/1").split("/"))
+    surfaces, records = compute(setting, options.texts, options.out, slice(first - 1, None, of))
+    if options.share:
+        return {}
     runs = {key: record for key, record in records.items() if "real" in record}
     rows = [{"task": name, "n": n, "seed": seed} | row(record, setting) for (name, n, seed), record in runs.items()]
     seconds = {
@@ -67,32 +72,28 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     return results
 
 
-def compute(setting: Setting, texts: Path, out: Path) -> tuple[dict[str, dict], dict]:
-    """Surfaces by task, and the records of every run: predictions are made before anything is trained."""
+def compute(setting: Setting, texts: Path, out: Path, share: slice = slice(None)) -> tuple[dict[str, dict], dict]:
+    """Surfaces by task, and the records of a share of the runs: predictions are made before anything is trained."""
     problems = {name: build(source, texts, pool=setting.pool, test=setting.test) for name, source in setting.tasks}
     surfaces = {
         name: kept(out / name / "surface.json", lambda p=problem, f=out / name: surface(p, setting, f))
         for name, problem in problems.items()
     }
     records = {}
-    for seed in setting.seeds:
-        for name, problem in problems.items():
-            folder, step_size = out / name, surfaces[name]["step_size"]
-            for index, n in enumerate(setting.sizes):
-                run = (problem, setting, n, seed, step_size)
-                mse = surfaces[name]["mse"][setting.seeds.index(seed)][index]
-                record = {"first_order": {"mse": mse}}
-                record["anchored"] = kept(folder / f"anchored-{n}-{seed}.json", lambda run=run: anchored(*run))
-                least = best(record["anchored"])[0]
-                record["real"] = kept(
-                    folder / f"real-{n}-{seed}.json", lambda run=run, least=least: descent(*run, least=least)
-                )
-                if (n, seed) == (setting.adamw[0], setting.seeds[0]):
-                    record["adamw"] = kept(
-                        folder / f"adamw-{n}-{seed}.json",
-                        lambda run=run: adamw(run[0], run[2], run[3], setting.adamw[1]),
-                    )
-                records[name, n, seed] = record
+    grid = [(seed, name, n) for seed in setting.seeds for name in problems for n in setting.sizes]
+    for seed, name, n in grid[share]:
+        problem, folder, step_size = problems[name], out / name, surfaces[name]["step_size"]
+        run = (problem, setting, n, seed, step_size)
+        mse = surfaces[name]["mse"][setting.seeds.index(seed)][setting.sizes.index(n)]
+        record = {"first_order": {"mse": mse}}
+        record["anchored"] = kept(folder / f"anchored-{n}-{seed}.json", lambda run=run: anchored(*run))
+        least = best(record["anchored"])[0]
+        record["real"] = kept(folder / f"real-{n}-{seed}.json", lambda run=run, least=least: descent(*run, least=least))
+        if (n, seed) == (setting.adamw[0], setting.seeds[0]):
+            record["adamw"] = kept(
+                folder / f"adamw-{n}-{seed}.json", lambda run=run: adamw(run[0], run[2], run[3], setting.adamw[1])
+            )
+        records[name, n, seed] = record
     return surfaces, records
 
 
