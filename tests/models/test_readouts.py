@@ -7,6 +7,7 @@ import pytest
 
 from ntkft import InputError
 from ntkft.models import (
+    classifier,
     label_words,
     linear,
     load,
@@ -259,3 +260,15 @@ def test_text_and_description_stand_for_the_same_readout(text, same):
 def test_text_that_is_no_readout_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         parse_readout(text, 2)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "readout", "message"),
+    [
+        (tiny.DISTILBERT, classifier(), "this architecture has no classification head; choose another readout"),
+        (tiny.VIT, next_token(), "this architecture has no LM head; read hidden states with linear"),
+    ],
+)
+def test_a_head_that_the_architecture_lacks_is_refused(attributes, readout, message):
+    with pytest.raises(InputError, match=message):
+        random_model(read_config(attributes), readout=readout, seed=0)
