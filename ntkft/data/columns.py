@@ -55,11 +55,11 @@ def class_names(table: pa.Table, column: str) -> tuple[list[str], list[str]]:
 
 
 def numbers(table: pa.Table, column: str) -> tuple[list[float], list[str]]:
-    """Targets as finite floats; refused where missing, not a number or infinite."""
+    """Finite floats; refused where missing, not a number or infinite."""
     values = table.column(column).to_pylist()
     return [_to_float(value) for value in values], [
-        *_bad_rows(column, values, _is_missing, "the target is missing"),
-        *_bad_rows(column, values, _is_not_a_number, "the target is not a finite number"),
+        *_bad_rows(column, values, _is_missing, "the number is missing"),
+        *_bad_rows(column, values, _is_not_a_number, "this is not a finite number"),
     ]
 
 

@@ -127,7 +127,7 @@ def test_a_header_alone_has_no_rows(tmp_path):
             ["1", "good", "-inf", ""],
             ["is missing in row 4 ('')", "number in row 2 ('good'), 3 ('-inf')"],
         ),
-        (columns.numbers, [True, False], ["the target is not a finite number in row 1 (True), 2 (False)"]),
+        (columns.numbers, [True, False], ["this is not a finite number in row 1 (True), 2 (False)"]),
         (columns.numbers, ["x"] * 10, ["7 ('x'), 8 ('x') and 2 more"]),
     ],
 )

@@ -158,7 +158,7 @@ def test_real_data_with_empty_sentences_are_refused_by_row(shared_data):
         (
             {},
             {"kind": "regression"},
-            r"column 'label': the target is not a finite number in row 1 \('no'\), 2 \('yes'\), .* and 52 more",
+            r"column 'label': this is not a finite number in row 1 \('no'\), 2 \('yes'\), .* and 52 more",
         ),
         (
             {"text": [None, "  ", *ROWS["text"][2:]], "label": [*ROWS["label"][1:], None]},
