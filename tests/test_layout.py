@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up. A module may import from its own layer and from those before it.
 LAYERS = [
-    ["_errors", "_types", "_tree"],
+    ["_errors", "_types", "_tree", "_special_tokens"],
     ["models", "data"],
     ["linearize", "batched"],
     ["kernels"],
@@ -22,6 +22,7 @@ LAYERS = [
     ["taskvectors"],
     ["anchoring"],
     ["finetuning"],
+    ["scaling", "hmm", "trajectories", "emergence"],
     ["plots"],
     ["report"],
     ["cli"],

@@ -12,12 +12,17 @@ import tyro
 from ntkft._errors import InputError
 from ntkft.cli.bench import bench
 from ntkft.cli.demo import demo
+from ntkft.cli.emergence import emergence
 from ntkft.cli.finetune import finetune
+from ntkft.cli.hmm import hmm
 from ntkft.cli.kernel import kernel
+from ntkft.cli.law import law
 from ntkft.cli.models import models
 from ntkft.cli.predict import predict
+from ntkft.cli.select import select
 from ntkft.cli.spectrum import spectrum
 from ntkft.cli.taskvectors import taskvectors
+from ntkft.cli.trajectories import trajectories
 
 COMMANDS = {
     "demo": demo,
@@ -27,6 +32,11 @@ COMMANDS = {
     "predict": predict,
     "finetune": finetune,
     "taskvectors": taskvectors,
+    "law": law,
+    "select": select,
+    "trajectories": trajectories,
+    "emergence": emergence,
+    "hmm": hmm,
     "bench": bench,
 }
 

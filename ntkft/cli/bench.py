@@ -42,6 +42,7 @@ def bench(
     model: str = "minilm",
     data: str = RANDOM,
     text_column: str = "text",
+    template: str | None = None,
     weights: str = ".",
     methods: tuple[BenchMethod, ...] = ("factors", "jacobian", "neural_tangents:1", "neural_tangents:3", "naive"),
     memory: str | None = None,
@@ -67,6 +68,7 @@ def bench(
         model: minilm, a directory with config.json, tokenizer.json and safetensors, or a Hub id.
         data: random (tokens), docs, a .tsv, .csv, .jsonl or .parquet file, or hf:OWNER/NAME.
         text_column: column of the texts.
+        template: prompt for label words, as in `ntkft kernel`, for single texts. The texts alone when not given.
         weights: regular expression over parameter paths; other parameters are constants.
         methods: those to compare, separated by spaces. naive is vmap of the Jacobian and one product for each weight.
         memory: budget of the kernel's arrays, such as 4GB; half of the free memory when not given.
@@ -80,7 +82,9 @@ def bench(
         raise InputError(f"--k: missing with --outputs {outputs}; wanted the number of outputs of the readout")
     if calls < 1 or gemm_size < 1:
         raise InputError(f"got --calls {calls} and --gemm-size {gemm_size}; wanted at least 1 of each")
-    workload = asdict(Workload(model, readout, k or 1, outputs, weights, data, n, max_length, seed, text_column))
+    workload = asdict(
+        Workload(model, readout, k or 1, outputs, weights, data, n, max_length, seed, text_column, template)
+    )
     with tempfile.TemporaryDirectory() as folder, progress("bench") as advance:
         exact = Path(folder) / "reference.npy"
         steps = 3 + len(methods)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import tyro
+from rich.table import Table
 
 from ntkft._errors import InputError
 from ntkft._types import Outputs
@@ -15,7 +16,7 @@ from ntkft.models.config import Patches
 from ntkft.models.families import FAMILIES
 from ntkft.models.families.family import Family
 from ntkft.models.loading import abstract_model
-from ntkft.models.summary import Summary, summarize
+from ntkft.models.summary import PARAMETER_BYTES, Summary, summarize
 
 
 def models(
@@ -49,10 +50,9 @@ def models(
         "model_type": summary.model_type,
         "total": summary.total,
         "parameters": summary.parameters,
+        "bytes": summary.bytes,
     }
-    rows = [(name, f"{count:,}", f"{count / summary.total:.1%}") for name, count in summary.parameters.items()]
-    rows.append(("total", f"{summary.total:,}", f"{summary.total * 4 / 1e9:.2f} GB in float32"))
-    tables = [table(f"{summary.name}: {summary.model_type}", ("group", "parameters", "share"), rows)]
+    tables = [_sizes(summary)]
     if n is not None:
         cost = _cost(summary, n, tokens, k)
         record["cost"] = {"n": n, "tokens": tokens, "k": k} | asdict(cost) | {"flops": cost.flops}
@@ -71,6 +71,16 @@ def _title(family: Family) -> str:
     """The first line of the module that describes a family."""
     doc = sys.modules[family.configure.__module__].__doc__ or ""
     return doc.splitlines()[0]
+
+
+def _sizes(summary: Summary) -> Table:
+    """Parameters and their memory, by group and in all."""
+    columns = ("group", "parameters", "share", *(f"MB in {dtype}" for dtype in PARAMETER_BYTES))
+    rows = []
+    for name, count in {**summary.parameters, "total": summary.total}.items():
+        memory = [f"{count * size / 1e6:,.2f}" for size in PARAMETER_BYTES.values()]
+        rows.append((name, f"{count:,}", f"{count / summary.total:.1%}", *memory))
+    return table(f"{summary.name}: {summary.model_type}", columns, rows)
 
 
 def _cost(summary: Summary, n: int, tokens: int | None, k: int) -> Estimate:

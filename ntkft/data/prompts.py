@@ -22,12 +22,12 @@ from string import Formatter
 from tokenizers import Encoding, Tokenizer
 
 from ntkft._errors import InputError, refuse
+from ntkft._special_tokens import MASK_TOKENS
 from ntkft.data._listing import listing
 from ntkft.data.batches import Tokens, pad_encodings
 from ntkft.data.tasks import Examples
 
 _FIELDS = ("text", "pair", "mask")
-_MASK_TOKENS = ("[MASK]", "<mask>")
 _CHAT = re.compile(r"{%.*?%}|<\|.*?\|>|\[/?INST]|<(?:start|end)_of_turn>")
 
 
@@ -141,7 +141,7 @@ def _field(name: str | None, form: str | None, conversion: str | None) -> str | 
 
 def _mask_token(tokenizer: Tokenizer) -> str | None:
     """The mask token of this tokenizer, if it has one and finds it in a text."""
-    for token in _MASK_TOKENS:
+    for token in MASK_TOKENS:
         if _count(tokenizer, token, tokenizer.encode(token)) == 1:
             return token
     return None
@@ -159,7 +159,7 @@ def _mismatches(template: Template, tokenizer: Tokenizer, mask: str | None, *, p
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
     written = listing(token for token in special if any(token in literal for literal, _ in template.parts))
     problems = {
-        f"the tokenizer has no mask token ({' or '.join(_MASK_TOKENS)}); leave {{mask}} out and end where the word "
+        f"the tokenizer has no mask token ({' or '.join(MASK_TOKENS)}); leave {{mask}} out and end where the word "
         "is to come": masked and mask is None,
         "{pair} asks for pairs and the examples are single texts; leave {pair} out": pair and not paired,
         "the examples are pairs; say with {pair} where their second texts go": paired and not pair,

@@ -15,6 +15,9 @@ from ntkft.models.conversion import leaf_shapes
 from ntkft.models.families import read_config
 from ntkft.models.loading import GROUPS, architecture
 
+PARAMETER_BYTES = {"float32": 4, "bfloat16": 2}
+"""Bytes of one parameter in the dtypes in which people load."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -32,6 +35,11 @@ class Summary:
     def total(self) -> int:
         """Parameters of all groups."""
         return sum(self.parameters.values())
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Memory of the parameters of all groups, by dtype."""
+        return {dtype: size * self.total for dtype, size in PARAMETER_BYTES.items()}
 
     def inputs(self, n: int, tokens: int) -> dict[str, np.ndarray]:
         """Inputs of n examples, of which only shape and type mean something; an image is as large as it is."""

@@ -7,8 +7,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from ntkft._errors import InputError, refuse
-
-MASK_TOKENS = ("[MASK]", "<mask>")
+from ntkft._special_tokens import MASK_TOKENS
 
 
 def mask_token_id(what: str, tokenizer: Tokenizer | None) -> int:

@@ -14,7 +14,7 @@ from jaxtyping import DTypeLike, Int32
 from ntkft._errors import InputError, refuse
 from ntkft._tree import leaf_paths
 from ntkft._types import ApplyFn, Outputs, PyTree
-from ntkft.data import columns, documentation_sentences, tokenize
+from ntkft.data import columns, documentation_sentences, parse_template, tokenize, tokenize_prompts
 from ntkft.data.files import read_file
 from ntkft.data.hub import read_hub
 from ntkft.data.tasks import DOCS, HUB
@@ -43,7 +43,7 @@ class Workload:
     outputs:     form of the kernel
     weights:     regular expression over parameter paths; all other parameters are constants
     texts:       "random" (tokens drawn uniformly from the vocabulary), "docs", a file, or "hf:OWNER/NAME", whose
-                 texts stand in `text_column`
+                 texts stand in `text_column`; template: a prompt to put them into, as `parse_template` reads it
     examples:    of them, drawn by `seed`; tokens: to which each is cut or padded
     """
 
@@ -57,6 +57,7 @@ class Workload:
     tokens: int
     seed: int
     text_column: str = "text"
+    template: str | None = None
 
     def build(self, dtype: DTypeLike = jnp.float32) -> tuple[ApplyFn, PyTree, dict[str, Int32[np.ndarray, "n t"]]]:
         """The function, the weights by path, and the inputs. Raises `InputError` on what cannot be used."""
@@ -82,6 +83,10 @@ class Workload:
     def _draw(self, model: Model) -> dict[str, np.ndarray]:
         generator = np.random.default_rng(self.seed)
         if self.texts == RANDOM:
+            if self.template is not None:
+                raise InputError(
+                    f"template {self.template!r}: {RANDOM} tokens are no texts to put into it; name texts, as {DOCS!r}"
+                )
             shape = self.examples, self.tokens
             ids = generator.integers(model.config.tokens.vocab_size, size=shape, dtype=np.int32)
             return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
@@ -91,7 +96,10 @@ class Workload:
         if len(texts) < self.examples:
             raise InputError(f"{self.texts} has {len(texts)} texts; {self.examples} are wanted: lower n")
         chosen = [texts[row] for row in generator.permutation(len(texts))[: self.examples]]
-        return tokenize(chosen, model.tokenizer, max_length=self.tokens, multiple=self.tokens).inputs
+        length = {"max_length": self.tokens, "multiple": self.tokens}
+        if self.template is None:
+            return tokenize(chosen, model.tokenizer, **length).inputs
+        return tokenize_prompts(chosen, model.tokenizer, parse_template(self.template), **length).inputs
 
 
 def read_texts(source: str, column: str) -> list[str]:

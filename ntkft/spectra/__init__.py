@@ -17,6 +17,7 @@ from ntkft.spectra.decay import (
     decay_over_n,
     fit_decay,
 )
+from ntkft.spectra.effective_ridge import RidgeRisk, effective_ridge, ridge_risk, second_effective_dimension
 from ntkft.spectra.eigen import EmpiricalKernel, Spectrum, coordinates, spectrum, spectrum_of_matrix
 from ntkft.spectra.lanczos import (
     Estimate,
@@ -35,6 +36,7 @@ __all__ = [
     "EmpiricalKernel",
     "Estimate",
     "Line",
+    "RidgeRisk",
     "SpectralDensity",
     "Spectrum",
     "SymmetricOperator",
@@ -44,10 +46,13 @@ __all__ = [
     "decay_interval",
     "decay_over_n",
     "effective_dimension",
+    "effective_ridge",
     "entropy_rank",
     "fit_decay",
     "local_rademacher",
     "participation_ratio",
+    "ridge_risk",
+    "second_effective_dimension",
     "spectral_density",
     "spectrum",
     "spectrum_of_matrix",

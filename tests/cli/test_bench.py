@@ -12,7 +12,7 @@ from ntkft.report.fresh_process import ProcessError, in_fresh_process
 from ntkft.report.machine import gemm_rate
 from ntkft.report.side_by_side import describe, disagreement, naive_kernel
 from ntkft.report.workload import Workload, dense_parameters, floor_flops
-from tests.models.tiny import BERT, write_checkpoint
+from tests.models.tiny import BERT, wordpiece, write_checkpoint
 from tests.tolerances import KERNEL_F32, KERNEL_F64, kernel_error
 
 LINEAR = "linear:pool=mean,scale=1,seed=0"
@@ -76,6 +76,9 @@ def test_the_table_names_every_method(flags, in_this_process, capsys):
         (["--memory=some"], "wanted bytes or a size"),
         (["--readout=linear:pool=median,scale=1,seed=0"], "median"),
         (["--n=100000", "--data=docs"], "100000 are wanted: lower n"),
+        (["--template={text} was {mask}."], "random tokens are no texts to put into it"),
+        (["--data=docs", "--template=It was {mask}."], "{text} is missing"),
+        (["--data=docs", "--template={text}, {pair}"], "the examples are single texts"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_two(flags, in_this_process, change, message, capsys):
@@ -83,6 +86,22 @@ def test_bad_input_is_one_sentence_and_status_two(flags, in_this_process, change
     error = capsys.readouterr().err
     assert message in error.replace("\n", " ")
     assert "Traceback" not in error
+
+
+def test_label_words_are_measured_in_a_prompt(flags, in_this_process, capsys):
+    words = ["--readout=label_words:words=bad|good,position=mask", "--outputs=trace", "--k=2", "--methods", "naive"]
+    asked = [*flags, *words, "--data=docs"]
+    assert main([*asked, "--template={text} was {mask}.", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["methods"][0]["error"] < KERNEL_F32
+    workload = Workload(**record["workload"])
+    tokenizer, (_, _, inputs) = wordpiece(), workload.build()
+    assert inputs["input_ids"].shape == (6, 8)
+    ending = tokenizer.encode("was [MASK].").ids
+    for ids, length in zip(inputs["input_ids"], inputs["attention_mask"].sum(axis=1), strict=True):
+        assert ids[length - 3 : length].tolist() == ending
+    assert main(asked) == 2
+    assert "not exactly one mask token" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_fresh_process_answers_refuses_and_fails_in_words():

@@ -23,11 +23,18 @@ def test_a_checkpoint_is_counted_and_its_kernel_costed(tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["model_type"] == "gpt2"
     assert sum(record["parameters"].values()) == record["total"]
+    assert record["bytes"] == {"float32": 4 * record["total"], "bfloat16": 2 * record["total"]}
     cost = record["cost"]
     assert cost["flops"] == cost["sweep_flops"] + cost["form_flops"] > 0
     assert cost["gradients_bytes"] == 4 * 10 * 2 * cost["parameters"]
     assert main(["models", source, "--n=10", "--tokens=6"]) == 0
-    assert "exact kernel of 10 examples, 1 output" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "exact kernel of 10 examples, 1 output" in shown
+    (total,) = (line.split("│")[1:-1] for line in shown.splitlines() if "total" in line)
+    _, parameters, share, single, half = (cell.strip() for cell in total)
+    assert (parameters, share) == (f"{record['total']:,}", "100.0%")
+    assert float(single) == pytest.approx(record["bytes"]["float32"] / 1e6, abs=5e-3)  # two decimals are shown
+    assert float(half) == pytest.approx(record["bytes"]["bfloat16"] / 1e6, abs=5e-3)
 
 
 def test_an_image_has_one_size(tmp_path, capsys):

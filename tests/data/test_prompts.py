@@ -8,6 +8,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from ntkft._errors import InputError
 from ntkft.data import Examples, documentation_sentences, parse_template, tokenize_prompts
 from ntkft.models import label_words, load
+from ntkft.models.vocabulary import mask_token_id
 from tests.data.vocabularies import minilm
 from tests.minilm import needs_minilm
 from tests.models.tiny import BERT, GPT2, byte_pairs, outputs_of, wordpiece, write_checkpoint
@@ -120,6 +121,14 @@ def test_a_cut_prompt_is_the_encoding_of_the_template_around_a_prefix_of_the_tex
         assert ids.count(id_of(tokenizer, mask)) == source.count("{mask}")
         if len(every[-1]) > top:
             assert len(ids) > top - 4, "no more is lost than a character of four bytes"
+
+
+@everywhere
+def test_the_mask_of_a_prompt_is_the_one_that_readouts_read(name):
+    tokenizer = TOKENIZERS[name]()
+    read = mask_token_id("readout", tokenizer)
+    tokens = tokenize_prompts(texts(5, 9, 4), tokenizer, parse_template(MASKED), max_length=64)
+    assert [ids.count(read) for ids in unpadded(tokens)] == [1] * 5
 
 
 def test_a_word_keeps_the_space_with_which_it_was_pretrained():

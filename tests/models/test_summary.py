@@ -3,6 +3,8 @@
 import json
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import ntkft
@@ -23,6 +25,8 @@ def test_every_parameter_is_counted_in_one_group_from_the_config_alone(tmp_path,
     summary = summarize(tmp_path)
     shapes = jax.tree.leaves(architecture_of(attributes))
     assert summary.total == sum(leaf.size for leaf in shapes)
+    for dtype in ("float32", "bfloat16"):
+        assert summary.bytes[dtype] == sum(np.empty(leaf.shape, jnp.dtype(dtype)).nbytes for leaf in shapes)
     assert summary.config == read_config(attributes)
     assert summary.model_type == attributes["model_type"]
 
