@@ -106,28 +106,28 @@ def law_record(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def law_tables(record: dict[str, Any]) -> list:
-    """A row for each curve."""
+    """A row for each curve; B and D_l, which say little alone, are left to the JSON."""
     means = record["mean_log_rmsd"]
 
-    def number(value: float | None, form: str = ".4g") -> str:
+    def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
     def row(found: dict[str, Any]) -> tuple[str, ...]:
         if found["B"] is None:
-            return found["name"], found["status"], *[""] * 7
+            return found["name"], *[""] * 5, found["status"]
         wide = found["not_identified"]
         return (
             found["name"],
             number(found["log_rmsd"], ".4f"),
             number(found["vanilla"]["log_rmsd"], ".4f"),
-            *[number(found[name]) for name in ("beta", "E", "B", "D_l", "knee")],
+            *[number(found[name], ".3g") for name in ("beta", "E", "knee")],
             "unknown" if wide is None else ", ".join(wide),
         )
 
     title = (
         f"L(D) = B/(D_l + D^β) + E on D > 0; mean log-RMSD {means['rectified']:.5f}, vanilla law {means['vanilla']:.5f}"
     )
-    columns = ("curve", "log-RMSD", "vanilla", "β", "E", "B", "D_l", "knee", "not identified")
+    columns = ("curve", "log-RMSD", "vanilla", "β", "E", "knee", "not identified")
     return [table(title, columns, [row(found) for found in record["curves"]])]
 
 

@@ -10,8 +10,9 @@ import tyro
 
 from ntkft import scaling
 from ntkft._errors import InputError
-from ntkft.cli.console import emit, table
+from ntkft.cli.console import emit, say, table
 from ntkft.cli.loss_table import read_loss_table
+from ntkft.report.record import to_json
 from ntkft.scaling.accept_then_stop import FEWEST
 from ntkft.scaling.selection import INTERVAL_LEVEL, Selector
 
@@ -28,6 +29,7 @@ def select(
     method: Selector,
     target: float | None = None,
     paper_sign: bool = False,
+    out: Path | None = None,
     json: bool = False,
 ) -> None:
     """Rank the models of a table by the loss they will have on a large training set, from small ones.
@@ -44,6 +46,7 @@ def select(
             such column there is nothing to judge the ranking by, and pear_corr and rel_acc are null.
         paper_sign: give the correlation of size the published sign, which is turned round; other methods are as
             published.
+        out: folder for select.json.
         json: print the result as JSON.
     """
     curves = read_loss_table(source)
@@ -52,6 +55,10 @@ def select(
     found = scaling.select(curves, method=method, budget=size * float(fraction), target=size)
     status = _status(found, [curve.up_to(found.budget) for curve in curves])
     record = selection_record(found, status, [curve.at(size) for curve in curves], paper_sign=paper_sign)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "select.json").write_text(to_json(record))
+        say(f"wrote {out}/select.json")
     emit(record, as_json=json, tables=selection_tables(record, str(fraction)))
 
 
@@ -95,7 +102,7 @@ def selection_tables(record: dict[str, Any], fraction: str) -> list:
     if not np.isnan(record["pear_corr"]):
         judged = f"; PearCorr {record['pear_corr']:+.3f}" + judged
     title = (
-        f"{record['method']} for {record['target']:g} examples, from {record['budget']:g} ({fraction}): "
+        f"{record['method']} for {record['target']:,.10g} examples, from {record['budget']:,.10g} ({fraction}): "
         f"{record['status']}{judged}"
     )
     score = "score" if not record["predicted"] else "loss"

@@ -97,7 +97,7 @@ def test_a_fraction_is_a_fraction_or_a_decimal_and_the_budget_includes_its_end(f
 def test_people_get_the_ranking(file, capsys):
     select(file, budget_fraction="1/8", method="pooled")
     shown = " ".join(capsys.readouterr().out.split())  # the title is as wide as the table
-    assert "pooled for 102400 examples, from 12800 (1/8): ranked; PearCorr +1.000; RelAcc 1.000" in shown
+    assert "pooled for 102,400 examples, from 12,800 (1/8): ranked; PearCorr +1.000; RelAcc 1.000" in shown
     assert f"1. {TRUTH[0]}" in shown
     assert "90% interval" in shown
     select(file, budget_fraction="1/8", method="size", target=1e6)
@@ -189,3 +189,8 @@ def test_an_exponent_at_the_end_of_its_range_is_said_to_be(tmp_path, capsys, los
     found = record(capsys, path, method="pooled", budget_fraction="1/2")
     assert found["ranking"] == ["m0", "m1"]
     assert found["status"] == status
+
+
+def test_the_folder_holds_what_is_printed(file, capsys, tmp_path):
+    found = record(capsys, file, method="ats", out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "select.json").read_text()) == found
