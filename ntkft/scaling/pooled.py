@@ -22,11 +22,11 @@ are divided by that square, and their quantile, times the square of the distance
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import SupportsFloat, SupportsIndex
+from typing import SupportsFloat, SupportsIndex, cast
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
+from scipy.optimize import OptimizeResult, minimize_scalar
 
 from ntkft._errors import InputError, refuse
 from ntkft.scaling.curves import LossCurve
@@ -101,11 +101,14 @@ def fit_pooled(curves: Sequence[LossCurve], *, points: SupportsIndex = POINTS) -
     costs = [_fit_models(x, y, np.exp(value))[0].sum() for value in grid]
     best = int(np.argmin(costs))
     around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = minimize_scalar(
-        lambda value: _fit_models(x, y, np.exp(value))[0].sum(),
-        bounds=around,
-        method="bounded",
-        options={"xatol": 1e-6},
+    found = cast(  # SciPy has no types of its own, and what is inferred for it depends on what else is read
+        OptimizeResult,
+        minimize_scalar(
+            lambda value: _fit_models(x, y, np.exp(value))[0].sum(),
+            bounds=around,
+            method="bounded",
+            options={"xatol": 1e-6},
+        ),
     )
     beta = float(np.exp(found.x if found.fun < costs[best] else grid[best]))
     rss, level, log_knee = _fit_models(x, y, beta)

@@ -2,10 +2,11 @@
 
 from dataclasses import astuple
 from itertools import product
+from typing import cast
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
+from scipy.optimize import OptimizeResult, minimize_scalar
 
 from ntkft.scaling import Rectified, Vanilla
 
@@ -28,7 +29,9 @@ def test_the_slope_is_steepest_where_it_says(law):
 
     x = np.log(law.steepest)
     found = minimize_scalar(slope, bounds=(x - 5, x + 5), method="bounded", options={"xatol": 1e-10})
-    assert found.x == pytest.approx(x, abs=1e-6)  # a minimum is flat: half of the digits of float64
+    assert cast(OptimizeResult, found).x == pytest.approx(
+        x, abs=1e-6
+    )  # a minimum is flat: half of the digits of float64
     assert slope(x) <= min(slope(y) for y in np.linspace(-10, 40, 2001))
 
 
