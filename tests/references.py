@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def flat_jacobian(apply_fn, params, inputs) -> np.ndarray:
-    """J `[n, k, p]` by forward mode over the whole batch, columns in the order of the leaves."""
-    jacobian = jax.jit(jax.jacfwd(apply_fn))(params, inputs)
+def flat_jacobian(apply_fn, params, inputs, mode=jax.jacfwd) -> np.ndarray:
+    """J `[n, k, p]` by forward mode over the whole batch, columns in the order of the leaves.
+
+    mode: jax.jacrev where forward mode would take too many passes, one for each parameter
+    """
+    jacobian = jax.jit(mode(apply_fn))(params, inputs)
     n, k = jax.eval_shape(apply_fn, params, inputs).shape
     return np.concatenate([np.asarray(leaf).reshape(n, k, -1) for leaf in jax.tree.leaves(jacobian)], axis=2)
 

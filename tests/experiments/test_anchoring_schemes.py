@@ -5,7 +5,7 @@ from tests.minilm import needs_minilm
 
 
 @needs_minilm
-def test_a_midpoint_step_is_nearer_than_the_first_kernel_and_so_is_a_lazy_model(tmp_path):
+def test_a_midpoint_step_is_nearer_than_the_first_kernel_and_so_is_a_lazy_model(tmp_path, compiled_anew):
     results = main(["--smoke", "--out", str(tmp_path)])
     first = results["euler, 1 kernels, linear: largest error, %"]
     assert first == results["first order, α = 1: largest error, %"]

@@ -5,7 +5,7 @@ from tests.minilm import needs_minilm
 
 
 @needs_minilm
-def test_one_kernel_follows_the_linearised_model_on_both_losses(tmp_path):
+def test_one_kernel_follows_the_linearised_model_on_both_losses(tmp_path, compiled_anew):  # programs of 90 MB: weights
     results = main(["--smoke", "--out", str(tmp_path)])
     assert (
         results["cross-entropy, linearised: largest error, %"]

@@ -12,7 +12,7 @@ from ntkft._tree import leaf_paths, take_examples
 from ntkft.kernels.memory import budget_bytes
 from ntkft.kernels.slices import TALL, partition
 from tests.cases import CASES, T
-from tests.references import dense_kernel
+from tests.references import dense_kernel, flat_jacobian
 from tests.tolerances import INVARIANCE_F32, KERNEL_F64, kernel_error
 
 GROUPS = {"qkv": "qkv", "norm": "blocks/./(scale|bias)$", "rest": "token|position|out$|up$|down$|head"}
@@ -108,9 +108,7 @@ def test_rows_of_a_tall_table_that_no_example_touches_are_left_out():
 
     kernel = jacobian_ntk(apply_fn, params, ids, outputs="full", memory="400kB")
     assert kernel.plan.zeros == 4 * (TALL + 5 - len(np.unique(ids)))
-    # Reverse mode: forward mode would need a pass for each of the 16,412 parameters.
-    jacobian = jax.jacrev(apply_fn)(params, ids)
-    flat = np.concatenate([np.asarray(leaf).reshape(6, 2, -1) for leaf in jax.tree.leaves(jacobian)], axis=2)
+    flat = flat_jacobian(apply_fn, params, ids, mode=jax.jacrev)  # of 16,412 parameters
     assert kernel_error(kernel.total, np.einsum("iap,jbp->iajb", flat, flat)) <= KERNEL_F64
 
 

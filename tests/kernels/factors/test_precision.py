@@ -33,7 +33,7 @@ def test_factors_kept_in_bfloat16_round_and_no_more():
     def apply_fn(params, x):
         return (jnp.tanh(x @ params["up"]) @ params["down"]).mean(axis=1) @ params["head"]
 
-    jacobian = flat_jacobian(apply_fn, params, inputs)
+    jacobian = flat_jacobian(apply_fn, params, inputs, mode=jax.jacrev)
     low, rows = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), (params, inputs))
     kernel = ntkft.empirical_ntk(apply_fn, low, rows, outputs="trace", precision="bfloat16")
     assert KERNEL_F32 < kernel_error(kernel.total, contract(jacobian, jacobian, "trace")) <= KERNEL_BF16_STORED
