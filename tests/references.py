@@ -8,9 +8,9 @@ import numpy as np
 
 
 def flat_jacobian(apply_fn, params, inputs, mode=jax.jacfwd) -> np.ndarray:
-    """J `[n, k, p]` by forward mode over the whole batch, columns in the order of the leaves.
+    """J `[n, k, p]` over the whole batch, columns in the order of the leaves.
 
-    mode: jax.jacrev where forward mode would take too many passes, one for each parameter
+    mode: forward, the other one than the kernels'; jax.jacrev where its pass for each parameter is too many
     """
     jacobian = jax.jit(mode(apply_fn))(params, inputs)
     n, k = jax.eval_shape(apply_fn, params, inputs).shape

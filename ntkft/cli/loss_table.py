@@ -6,7 +6,7 @@ Columns whose header is a number hold the losses at that many examples. The name
 
 from pathlib import Path
 
-from ntkft._errors import InputError
+from ntkft._errors import InputError, refuse
 from ntkft.data.tables import name_column, number_columns, read_table
 from ntkft.scaling import LossCurve, loss_curve
 
@@ -28,15 +28,16 @@ def read_loss_table(source: Path) -> list[LossCurve]:
     losses = number_columns(table, list(sizes), what=str(source))
     given = [column for column in PARAMETERS if column in table.column_names]
     parameters = number_columns(table, given[:1], what=str(source)) if given else {}
-    return [
-        loss_curve(
-            name,
-            list(sizes.values()),
-            [float(column[row]) for column in losses.values()],
-            float(parameters[given[0]][row]) if given else None,
-        )
-        for row, name in enumerate(rows)
-    ]
+    curves, problems = [], []
+    for row, name in enumerate(rows):
+        measured = [float(column[row]) for column in losses.values()]
+        count = float(parameters[given[0]][row]) if given else None
+        try:
+            curves.append(loss_curve(name, list(sizes.values()), measured, count))
+        except InputError as error:
+            problems.append(str(error))
+    refuse(str(source), problems)
+    return curves
 
 
 def _number(column: str) -> float | None:

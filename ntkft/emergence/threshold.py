@@ -56,7 +56,7 @@ class Line:
         return self.intercept + self.slope * np.asarray(losses, np.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Threshold:
     """What the points say about a threshold of the loss. Numbers that are not identified are None.
 
@@ -74,17 +74,17 @@ class Threshold:
 
     status: Status
     reason: str
-    eta: float | None
-    interval: tuple[float, float] | None
+    eta: float | None = None
+    interval: tuple[float, float] | None = None
     level: float
-    delta_aic: float | None
-    delta_aic_exponential: float | None
-    p_value: float | None
+    delta_aic: float | None = None
+    delta_aic_exponential: float | None = None
+    p_value: float | None = None
     spearman: float | None
     n: int
-    hinge: Hinge | None
-    line: Line | None
-    smooth: Exponential | None
+    hinge: Hinge | None = None
+    line: Line | None = None
+    smooth: Exponential | None = None
 
 
 def find_threshold(
@@ -180,21 +180,7 @@ def _judge(
 
 
 def _not_identified(x: np.ndarray, y: np.ndarray, level: float, reason: str) -> Threshold:
-    return Threshold(
-        status="not identified",
-        reason=reason,
-        eta=None,
-        interval=None,
-        level=level,
-        delta_aic=None,
-        delta_aic_exponential=None,
-        p_value=None,
-        spearman=_spearman(x, y),
-        n=len(x),
-        hinge=None,
-        line=None,
-        smooth=None,
-    )
+    return Threshold(status="not identified", reason=reason, level=level, spearman=_spearman(x, y), n=len(x))
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -48,6 +48,7 @@ def test_other_formats_are_read_alike(write):
     [
         ("model,loss\na,2\n", r"got the columns 'model', 'loss'; wanted .* 'config name', 'name', 'model', and losses"),
         ("0,200\n4,3\n", "got the columns '0', '200'; wanted the names of the models"),
+        ("model,0,200\na,4,0\nb,-1,3\n", r"2 problems\n.*losses of a: the loss at 200.*\n.*losses of b: the loss at 0"),
         ("model,0,200\na,4,0\n", "losses of a: the loss at 200 examples is 0; wanted a finite number above zero"),
         ("model,0,200\na,-4,-1\n", r"losses of a: 2 problems\n.*at 0 examples is -4.*\n.*at 200 examples is -1"),
         ("model,0,200\na,4,nan\n", r"column '200': this is not a finite number in row 1 \('nan'\)"),
