@@ -19,6 +19,7 @@ from ntkft.cli.kernel import kernel
 from ntkft.cli.law import law
 from ntkft.cli.models import models
 from ntkft.cli.predict import predict
+from ntkft.cli.rank import rank
 from ntkft.cli.select import select
 from ntkft.cli.spectrum import spectrum
 from ntkft.cli.taskvectors import taskvectors
@@ -32,6 +33,7 @@ COMMANDS = {
     "predict": predict,
     "finetune": finetune,
     "taskvectors": taskvectors,
+    "rank": rank,
     "law": law,
     "select": select,
     "trajectories": trajectories,

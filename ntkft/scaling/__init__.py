@@ -9,6 +9,11 @@ from ntkft.scaling.fit import (
     fit_rectified as fit_rectified,
     fit_vanilla as fit_vanilla,
 )
+from ntkft.scaling.kernel_law import (
+    KernelLawFit as KernelLawFit,
+    fit_kernel_law as fit_kernel_law,
+    residual_left as residual_left,
+)
 from ntkft.scaling.laws import Rectified as Rectified, Vanilla as Vanilla
 from ntkft.scaling.pooled import (
     PooledFit as PooledFit,

@@ -1,0 +1,143 @@
+"""Which checkpoint to fine-tune: each one's risk as its own kernel predicts it, before any fine-tuning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from ntkft._errors import refuse
+from ntkft.dynamics import accuracy, dual_coefficients, gradient_descent, outputs_at, per_output
+from ntkft.report.prediction import Problem
+from ntkft.spectra import spectrum_of_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class KernelRisk:
+    """What the kernel of a checkpoint predicts of fine-tuning it, judged by the validation rows.
+
+    step_size: ε; epoch: with the lowest predicted validation risk, of 0 … `epochs`
+    errors:    `[v]`, squared error of each validation row there, summed over outputs; `risk` is their mean
+    curve:     `[epochs + 1]`, validation risk at every epoch
+    accuracy:  share of validation rows classified right there; None unless targets are ±1 or one-hot
+    test_risk, test_accuracy: the same of the test rows, at the same epoch; None without test rows
+    """
+
+    name: str
+    step_size: float
+    epoch: int
+    errors: Float[np.ndarray, " v"]
+    curve: Float[np.ndarray, " epochs"]
+    accuracy: float | None
+    test_risk: float | None
+    test_accuracy: float | None
+
+    @property
+    def risk(self) -> float:
+        """Mean squared error of the validation rows at `epoch`."""
+        return float(self.errors.mean())
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Checkpoints by predicted risk, the best first.
+
+    behind: predicted risk minus that of the best, with its standard error over validation rows; errors of the same row
+    are subtracted first, so that what makes a row hard for every checkpoint does not count
+    """
+
+    names: tuple[str, ...]
+    risks: tuple[float, ...]
+    behind: tuple[tuple[float, float], ...]
+
+
+def kernel_risk(name: str, problem: Problem, *, step: float, epochs: int) -> KernelRisk:
+    """Predict full-batch gradient descent on the squared loss at ε = step/λ̂₁, stopped at its lowest validation risk.
+
+    step: below 2, in units of 1/λ̂₁ of this checkpoint's training kernel, for eigenvalues of checkpoints of different
+    sizes differ by orders of magnitude.
+
+    The lowest of a curve is a little too low as an estimate of risk, for every checkpoint alike. Cost: one
+    eigendecomposition, ≈ 9 (nk)³ FLOPs, and 2·(v + m)·n·k per epoch. Raises `InputError` for no training or validation
+    rows, rows that do not add up, epochs < 1, a step outside (0, 2), and as the functions that it composes.
+    Source: Sun & Raskutti 2026, kernel gradient descent around the pretrained outputs.
+    """
+    refuse("kernel_risk", _problems(problem, step, epochs))
+    k = problem.targets.shape[1]
+    train = problem.rows("train")
+    spectrum = spectrum_of_matrix(
+        np.asarray(per_output(problem.block("train"), k)), precision=problem.kernel.precision
+    ).check()
+    step_size = step / float(spectrum.eigenvalues[0])
+    residual = (problem.targets - problem.pretrained)[train]
+    every = np.arange(epochs + 1)
+    dual = dual_coefficients(spectrum, residual, gradient_descent(step_size), every)
+
+    def outputs(rows: str, at: slice) -> np.ndarray:
+        part = problem.rows(rows)
+        return outputs_at(per_output(problem.block(rows), k), dual[at], problem.pretrained[part])
+
+    def errors(found: np.ndarray, rows: str) -> np.ndarray:
+        return np.sum((found - problem.targets[problem.rows(rows)][None]) ** 2, axis=2)
+
+    validation = outputs("validation", slice(None))
+    squared = errors(validation, "validation")
+    curve = squared.mean(axis=1)
+    best = int(np.argmin(curve))
+    there = slice(best, best + 1)
+    test = outputs("test", there) if problem.sizes["test"] else None
+    return KernelRisk(
+        name=name,
+        step_size=step_size,
+        epoch=best,
+        errors=squared[best],
+        curve=curve,
+        accuracy=_share(validation[there], problem, "validation"),
+        test_risk=None if test is None else float(errors(test, "test").mean()),
+        test_accuracy=None if test is None else _share(test, problem, "test"),
+    )
+
+
+def rank(found: Sequence[KernelRisk]) -> Ranking:
+    """Checkpoints by the predicted risk of the same validation rows.
+
+    Raises `InputError` for fewer than two, a name given twice, and different numbers of validation rows.
+    """
+    names = [each.name for each in found]
+    counts = sorted({len(each.errors) for each in found})
+    refuse(
+        "rank",
+        ([f"got {len(names)} checkpoints; wanted at least two"] if len(names) < 2 else [])
+        + [f"{name} is there {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
+        + ([f"got {counts} validation rows; wanted the same rows for every checkpoint"] if len(counts) > 1 else []),
+    )
+    ordered = sorted(found, key=lambda each: each.risk)
+    differences = [each.errors - ordered[0].errors for each in ordered]
+    rows = len(ordered[0].errors)
+    spread = [float(each.std(ddof=1) / np.sqrt(rows)) if rows > 1 else float("nan") for each in differences]
+    return Ranking(
+        tuple(each.name for each in ordered),
+        tuple(each.risk for each in ordered),
+        tuple((float(each.mean()), error) for each, error in zip(differences, spread, strict=True)),
+    )
+
+
+def _share(outputs: np.ndarray, problem: Problem, rows: str) -> float | None:
+    right = accuracy(outputs, problem.targets[problem.rows(rows)])
+    return None if right is None else float(right[0])
+
+
+def _problems(problem: Problem, step: float, epochs: int) -> list[str]:
+    total = sum(problem.sizes.values())
+    counted = {"kernel": problem.kernel.total.shape[0], "targets": len(problem.targets)}
+    counted["pretrained outputs"] = len(problem.pretrained)
+    found = [
+        f"the {name} set has no rows; wanted at least one"
+        for name in ("train", "validation")
+        if not problem.sizes[name]
+    ]
+    found += [
+        f"{what}: {count} rows; wanted {total}, those of all sets" for what, count in counted.items() if count != total
+    ]
+    found += [f"epochs is {epochs}; wanted at least 1"] if epochs < 1 else []
+    return found + ([] if 0 < step < 2 else [f"step is {step:g}; wanted 0 < step < 2, in units of 1/λ̂₁"])
