@@ -68,7 +68,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     tuned = penalised(grid, setting)
     rows = [row for rank in setting["ranks"] for row in discrete(rank, setting)]
     results = agreement(theory, simulated) | shape(curve, tuned) | recovery(rows)
-    save(risk_over_width(curve, simulated), options.out / "risk.png")
+    constants = f"d = {MODEL['d']}, ρ = {MODEL['rho']:g}, σ_u = {MODEL['sigma_u']:g}, seed 0"
+    save(risk_over_width(curve, simulated, constants), options.out / "risk.png")
     save(figures.penalties(curve, tuned), options.out / "penalties.png")
     save(figures.ranks(rows), options.out / "ranks.png")
     record = {"results": results, "theory": [asdict(risk) for risk in theory], "rows": rows}

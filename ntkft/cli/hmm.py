@@ -45,7 +45,8 @@ def hmm(
     record = setting | {"reps": reps, "rows": rows}
     if out is not None:
         grid = sorted({*width_grid(n, max(chosen)), *chosen})
-        save(risk_over_width(complexity_sweep(grid, **setting), simulated), out / "risk.png")
+        model = f"d = {d}, ρ = {rho:g}, σ_u = {sigma_u:g}, seed {seed}"
+        save(risk_over_width(complexity_sweep(grid, **setting), simulated, model), out / "risk.png")
         (out / "hmm.json").write_text(to_json(record))
         say(f"wrote {out}/hmm.json, risk.png")
     shown = table(

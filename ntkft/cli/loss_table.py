@@ -28,7 +28,9 @@ def read_loss_table(source: Path) -> list[LossCurve]:
     losses = number_columns(table, list(sizes), what=str(source))
     given = [column for column in PARAMETERS if column in table.column_names]
     parameters = number_columns(table, given[:1], what=str(source)) if given else {}
-    curves, problems = [], []
+    curves: list[LossCurve] = []
+    twice = sorted({name for name in rows if rows.count(name) > 1})
+    problems = [f"model {name!r} is there {rows.count(name)} times; wanted one row for each" for name in twice]
     for row, name in enumerate(rows):
         measured = [float(column[row]) for column in losses.values()]
         count = float(parameters[given[0]][row]) if given else None

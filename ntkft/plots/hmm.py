@@ -10,17 +10,17 @@ from ntkft.hmm import HeadRisk, SimulatedRisk
 from ntkft.plots.style import BLUE, GREEN, GREY, ORANGE, RED, SMALL, new_figure
 
 
-def risk_over_width(theory: Sequence[HeadRisk], simulated: Sequence[SimulatedRisk]) -> Figure:
+def risk_over_width(theory: Sequence[HeadRisk], simulated: Sequence[SimulatedRisk], model: str) -> Figure:
     """Excess risk with its parts, and total risk below, over p on log axes; lines are theory, points Monte Carlo.
 
     theory: one n and one penalty, by ascending p; the lines break where the risk is infinite. simulated: bars are two
     standard errors; points of the total risk are drawn where `theory` has their width, whose noise they take. A star is
-    the lowest total risk below p = n, the bottom of the ordinary U.
+    the lowest total risk below p = n, the bottom of the ordinary U. model: its constants, for the title.
     """
     n = theory[0].n
     penalty = f", λ = {theory[0].ridge:g}" if theory[0].ridge else ""
     figure, (upper, lower) = new_figure(
-        f"Head tuning on n = {n} examples{penalty}", "width p of the representation", 3.2, 2.6
+        f"Head tuning on n = {n} examples{penalty}\n{model}", "width p of the representation", 3.2, 2.6
     )
     p, noise = np.array([risk.p for risk in theory]), np.array([risk.noise for risk in theory])
     for axes in (upper, lower):

@@ -59,6 +59,7 @@ def test_other_formats_are_read_alike(write):
         ("model,-1,200\na,4,3\n", "losses of a: got a size that is negative or not finite"),
         ("model,nan,200\na,4,3\n", "losses of a: got a size that is negative or not finite"),
         ("model,200,params\na,4,0\n", "losses of a: got 0 parameters; wanted a number above zero"),
+        ("model,200\na,4\nb,3\na,2\n", "model 'a' is there 2 times; wanted one row for each"),
         ("model,200\n", "there are no rows"),
         ("", "the file is empty"),
     ],

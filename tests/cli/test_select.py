@@ -126,7 +126,7 @@ def test_options_that_cannot_be_used_are_one_error(file, options, message):
         ("model,1,64\na,4,3\nb,4,2\n", "zeroshot", "a, b has no loss at D = 0, which zeroshot ranks by"),
         ("model,1,64\na,4,3\nb,4,2\n", "size", "a, b has no number of parameters, which size ranks by"),
         ("model,0,64\na,4,3\nb,4,2\n", "subtuning", "a, b has no point with D > 0 within the budget"),
-        ("model,1,64\na,4,3\na,4,2\n", "subtuning", "model 'a' occurs twice"),
+        ("model,1,64\na,4,3\na,4,2\n", "subtuning", "model 'a' is there 2 times"),
         ("model,0\na,4\n", "zeroshot", "got budget 0 and target 0; wanted both above zero"),
     ],
 )

@@ -7,6 +7,7 @@ from ntkft.plots.hmm import risk_over_width
 from tests.plots.drawn import assert_nothing_is_cut_off_or_overlaps, legend, line, points
 
 SWEEP = {"n": 20, "d": 3, "rho": 0.9, "seed": 0}
+MODEL = "d = 4, ρ = 0.9"
 SIMULATED = [SimulatedRisk(20, 3, 0.0, 10, 0.3, 0.05), SimulatedRisk(20, 33, 0.0, 10, 2.0, 0.2)]
 
 
@@ -19,7 +20,7 @@ def drawn_points(axes: Axes) -> np.ndarray:
 
 def test_lines_are_theory_with_a_gap_at_the_threshold_and_points_are_simulation():
     theory = complexity_sweep(range(1, 41), sigma_u=1.0, ridge=0, **SWEEP)
-    figure = risk_over_width(theory, SIMULATED)
+    figure = risk_over_width(theory, SIMULATED, MODEL)
     upper, lower = figure.axes
     for axes, label, field in ((upper, "excess risk, theory", "excess"), (lower, "total risk, theory", "total")):
         p, values = line(axes, label)
@@ -37,12 +38,12 @@ def test_lines_are_theory_with_a_gap_at_the_threshold_and_points_are_simulation(
 
 def test_the_bias_is_drawn_where_it_can_be_seen_and_the_penalty_named():
     theory = complexity_sweep(range(1, 41), sigma_u=20.0, ridge=0.5, **SWEEP)
-    figure = risk_over_width(theory, [])
+    figure = risk_over_width(theory, [], MODEL)
     assert "its squared bias" in legend(figure)
-    assert figure.axes[0].get_title("left") == "Head tuning on n = 20 examples, λ = 0.5"
+    assert figure.axes[0].get_title("left") == f"Head tuning on n = 20 examples, λ = 0.5\n{MODEL}"
     assert np.isfinite(line(figure.axes[0], "excess risk, theory")).all()
 
 
 def test_points_whose_noise_is_unknown_have_no_total():
     theory = complexity_sweep([1, 3, 5], sigma_u=1.0, ridge=0, **SWEEP)
-    np.testing.assert_array_equal(drawn_points(risk_over_width(theory, SIMULATED).axes[1])[0], [3])
+    np.testing.assert_array_equal(drawn_points(risk_over_width(theory, SIMULATED, MODEL).axes[1])[0], [3])
