@@ -1,0 +1,127 @@
+"""The neural tangent kernel along pretraining: spectrum, alignment and predicted fine-tuning, against perplexity.
+
+Claim     Along the pretraining of byte-pair GPTs of four sizes, on three tasks: (a) the test risk that the kernel of a
+          checkpoint predicts for fine-tuning falls with the checkpoint's perplexity, within each size and over all of
+          them; (b) the kernel's alignment with the targets rises; (c) the exponent of its eigenvalue decay and its
+          effective dimension follow perplexity, whatever the size; (d) its distance to the last kernel falls, and has
+          gone nine tenths of its way when the loss has.
+Source    This project's. Checkpoints: experiments/pretrain. Perplexity as the common axis of sizes: Xia et al. 2023,
+          §5; kernel distance: Fort et al. 2020; centred alignment: Cortes, Mohri & Rostamizadeh 2012.
+Setting   `setting.REAL`. Exact kernel over 128 training, 64 validation and 192 test examples of documentation sentences
+          (the pretraining corpus holds SciPy's docstrings, so this is the task within it), SST-2 and TREC (outside it);
+          a fresh head on the mean token, all parameters trained; beside it the kernel of the head alone. Full-batch
+          gradient descent on the squared loss at 0.5/λ̂₁ of each kernel, up to 2²⁰ epochs in closed form, stopped by the
+          validation set; risk is in units of that of predicting the mean.
+Command   python -m experiments.ntk_along_pretraining.run               (from the root of the repository)
+Minutes   about 20 on two CPU cores, 2 GB of memory, 0.2 GB of disk; one with --smoke, which first pretrains a tiny
+          model. Every cell is kept in --out as soon as it is done, and a command that was interrupted goes on where it
+          was.
+Expected  expected.toml
+"""
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments._check import check
+from experiments._kept import claim, kept
+from experiments.ntk_along_pretraining import figures
+from experiments.ntk_along_pretraining.cells import cell
+from experiments.ntk_along_pretraining.claims import claims, rows_of
+from experiments.ntk_along_pretraining.setting import REAL, SMOKE, Setting, build
+from experiments.pretrain.checkpoints import Checkpoint, checkpoints, is_written, place
+from experiments.pretrain.run import run
+from experiments.pretrain.sizes import SMOKE as TINY_SETTING
+from experiments.pretrain.tokenizer import prepare
+from ntkft._errors import InputError
+from ntkft.models import load, next_token
+from ntkft.plots.style import save
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose records a folder holds: this setting's, on the checkpoints of the pretraining run with this mark."""
+
+    setting: Setting
+    pretraining: str
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Measure what is not there yet, draw, compare with `expected.toml`, return the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Path("runs/pretrain"), help="folder of experiments/pretrain"
+    )
+    parser.add_argument("--texts", type=Path, default=Path("../shared/data/text"), help="folder of sst2 and trec")
+    parser.add_argument("--out", type=Path, default=Path("runs/ntk_along_pretraining"))
+    parser.add_argument("--smoke", action="store_true", help="a tiny model on few documentation sentences")
+    options = parser.parse_args(arguments)
+    setting = SMOKE if options.smoke else REAL
+    keep_programs(options.out / "programs")
+    if options.smoke:
+        options.checkpoints = options.out / "pretrain"
+        pretrain_tiny(options.checkpoints)
+    found = [each for each in checkpoints(options.checkpoints) if each.step not in setting.skipped]
+    claim(options.out, Origin(setting, (options.checkpoints / "setting").read_text()))
+
+    records = measure(found, setting, options.texts, options.out)
+    rows = []
+    for (task, size), some in records.items():
+        kernels = [np.load(path(options.out, task, size, record["step"]).with_suffix(".npy"))[0] for record in some]
+        rows += rows_of(some, kernels, task)
+    results = claims(rows, setting)
+    save(figures.over_perplexity(rows, records), options.out / "perplexity.png")
+    save(figures.spectra(records, found[-1].size), options.out / "spectra.png")
+    save(figures.group_shares(records), options.out / "groups.png")
+    save(figures.settling(rows, setting.settled), options.out / "settling.png")
+    (options.out / "results.json").write_text(json.dumps({"results": results, "rows": rows}, indent=1))
+    for name, value in results.items():
+        print(f"{name:96} {value:.4g}")
+    count = check(results, FOLDER / "expected.toml", ["smoke" if options.smoke else "real"])
+    print(f"all {count} values as expected")
+    return results
+
+
+def measure(found: list[Checkpoint], setting: Setting, texts: Path, out: Path) -> dict[tuple[str, str], list[dict]]:
+    """(task, size) → the records of its checkpoints by step, the smallest size first."""
+    tokenizer = load(found[0].path, readout=next_token()).tokenizer
+    if tokenizer is None:
+        raise InputError(f"{found[0].path} has no tokenizer.json; checkpoints are those of experiments/pretrain")
+    problems = {name: build(source, setting, texts, tokenizer) for name, source in setting.tasks}
+    records: dict[tuple[str, str], list[dict]] = {}
+    for each in found:
+        for name, rows in problems.items():
+            file = path(out, name, each.size, each.step)
+            record = kept(file, lambda e=each, r=rows, f=file: cell(e, r, setting, f.with_suffix(".npy")))
+            records.setdefault((name, each.size), []).append(record)
+    return records
+
+
+def pretrain_tiny(folder: Path) -> None:
+    """What `experiments.pretrain.run --smoke` trains, without its checks."""
+    claim(folder, TINY_SETTING)
+    if not is_written(place(folder / "tiny", TINY_SETTING.steps)):
+        run("tiny", TINY_SETTING, prepare(folder, TINY_SETTING, None), folder)
+
+
+def path(out: Path, task: str, size: str, step: int) -> Path:
+    """The record of a checkpoint on a task; its kernels are beside it, as .npy."""
+    return out / task / f"{size}-{step:07d}.json"
+
+
+def keep_programs(folder: Path) -> None:
+    """Compile every program once: checkpoints of one size differ in numbers only, but a kernel compiles its own."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What is measured: tasks, which checkpoints, how training on them is predicted; and a task as arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ntkft.data import load_task, one_hot_targets, signed_targets, tokenize
+from ntkft.models import GROUPS, Readout, linear, regression
+
+HEAD = "head"
+GROUPS_SHOWN: dict[str, str] = {
+    name: "|".join(GROUPS[part] for part in parts)
+    for name, parts in {
+        "embeddings": ("embedding",),
+        "attention": ("q", "k", "v", "o"),
+        "mlp": ("mlp",),
+        "norms, biases": ("norm", "bias"),
+        HEAD: ("head",),
+    }.items()
+}
+"""The model's own parameter groups, those of one kind together: name → regular expression over parameter paths."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task: a file below the folder of texts, or the documentation sentences; its classes; its tokens."""
+
+    file: str
+    labels: tuple[str, ...] | None
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The tasks, and what is the same for every checkpoint."""
+
+    tasks: tuple[tuple[str, Source], ...]
+    sizes: tuple[tuple[str, int], ...]
+    """Examples of each set, in the order of the kernel's rows."""
+    skipped: tuple[int, ...]
+    """Steps of pretraining whose checkpoints are left out."""
+    step: float
+    """Step size of the predicted fine-tuning, in units of 1/λ̂₁ of each kernel."""
+    epochs: tuple[int, ...]
+    """At which predicted risk is read; the validation set chooses among them."""
+    window: int
+    """Last eigenvalue of the decay fit, which begins at the first."""
+    leading: int
+    """Eigenvectors that count as leading."""
+    settled: float
+    """Kernel and loss have settled when this share of their way is left."""
+    seed: int
+    """Of the split and of the fresh head."""
+
+
+REAL = Setting(
+    tasks=(
+        ("docs", Source("docs", ("special", "stats"), 24)),
+        ("sst2", Source("sst2/train.tsv", None, 32)),
+        ("trec", Source("trec/train.tsv", ("0", "1", "3"), 24)),
+    ),
+    sizes=(("train", 128), ("validation", 64), ("test", 192)),
+    skipped=(1, 2, 8),  # of 128 steps of warm-up: hardly a change, and a quarter of the time
+    step=0.5,
+    # 0, 1, 2, 3, 4, 6, 8, …, 2²⁰, where rounding begins: one direction may be a thousand times as fast as the others.
+    epochs=(0, *(round(2 ** (half / 2)) for half in (0, *range(2, 41)))),
+    window=32,
+    leading=16,
+    settled=0.1,
+    seed=0,
+)
+SMOKE = Setting(
+    tasks=(("docs", Source("docs", ("special", "stats"), 32)),),
+    sizes=(("train", 24), ("validation", 12), ("test", 24)),
+    skipped=(1, 2, 4, 16, 64),
+    step=0.5,
+    epochs=REAL.epochs,
+    window=8,
+    leading=3,
+    settled=0.1,
+    seed=0,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A task's examples as every checkpoint reads them: training, validation, test."""
+
+    inputs: dict[str, np.ndarray]
+    y: np.ndarray
+    """`[N, k]`: ±1 for two classes, one column a class for more."""
+    sizes: Mapping[str, int]
+    readout: Readout
+    """A fresh head on the mean token."""
+
+    @property
+    def outputs(self) -> Literal["scalar", "trace"]:
+        """Form of the kernel."""
+        return "scalar" if self.y.shape[1] == 1 else "trace"
+
+    def part(self, name: str) -> slice:
+        """Rows of one set."""
+        names = list(self.sizes)
+        start = sum(self.sizes[before] for before in names[: names.index(name)])
+        return slice(start, start + self.sizes[name])
+
+
+def build(source: Source, setting: Setting, texts: Path, tokenizer: Tokenizer) -> Rows:
+    """Load a task and tokenise it; all checkpoints share the tokenizer."""
+    sizes = dict(setting.sizes)
+    task = load_task(
+        "docs" if source.file == "docs" else texts / source.file,
+        n=sizes["train"],
+        validation=sizes["validation"],
+        test=sizes["test"],
+        seed=setting.seed,
+        kind="classification",
+        labels=source.labels,
+        drop_empty=True,
+    )
+    parts = [task.train, task.validation, task.test]
+    tokens = tokenize(sum((part.texts for part in parts), ()), tokenizer, max_length=source.max_length)
+    print(f"{task.report()}\n{tokens.report()}", flush=True)
+    classes, k = np.concatenate([part.targets for part in parts]), len(task.labels)
+    y = signed_targets(classes) if k == 2 else one_hot_targets(classes, k)
+    if k == 2:
+        readout = regression(pool="mean", scale=1.0, seed=setting.seed)
+    else:
+        readout = linear(k, pool="mean", scale=1.0, seed=setting.seed)
+    return Rows(tokens.inputs, y, sizes, readout)
