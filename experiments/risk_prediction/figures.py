@@ -45,7 +45,8 @@ def curves(records: Records, setting: Setting, seed: int) -> Figure:
 
 def agreement(rows: list[dict], setting: Setting) -> Figure:
     """Lowest risk of every run, predicted against real."""
-    title = f"Lowest test risk, {len(rows)} runs of all-MiniLM-L6-v2 (n = {setting.sizes[0]} … {setting.sizes[-1]})"
+    size = f"n = {setting.sizes[0]} … {setting.sizes[-1]}, {len(setting.seeds)} draws"
+    title = f"Lowest test risk of all-MiniLM-L6-v2: {len(rows)} runs, {size}"
     figure, axes = new_axes(title, "real, at its best epoch", "predicted, at its best epoch")
     for colour, (name, _) in zip(SERIES, setting.tasks, strict=False):
         mine = [row for row in rows if row["task"] == name]

@@ -61,6 +61,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     for name, record in surfaces.items():
         mse = np.asarray(record["mse"])
         figure = risk_over_epochs(setting.sizes, np.arange(mse.shape[2]), mse, {})
+        title = f"{name}, all-MiniLM-L6-v2: risk predicted by one kernel, {len(setting.seeds)} draws"
+        figure.axes[0].set_title(title, loc="left", fontsize=11)
         save(figure, options.out / f"surface_{name}.png")
     save(figures.curves(runs, setting, setting.seeds[0]), options.out / "curves.png")
     save(figures.agreement(rows, setting), options.out / "agreement.png")
