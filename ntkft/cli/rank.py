@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +51,8 @@ def rank(
     record = rank_record(found, ranking, seconds)
     if out is not None:
         (out / "rank.json").write_text(to_json(record))
-        plots.save(plots.ranking(ranking.names, [each.curve for each in _ordered(found, ranking)]), out / "rank.png")
+        curves = [each.curve for each in _ordered(found, ranking)]
+        plots.save(plots.ranking(_short(ranking.names), found[0].epochs, curves, _task(common)), out / "rank.png")
         say(f"wrote {out}/rank.json and rank.png")
     emit(record, as_json=common.json, tables=[rank_table(found, ranking, seconds)])
 
@@ -66,6 +68,7 @@ def rank_record(found: list[KernelRisk], ranking: Ranking, seconds: dict[str, fl
         "accuracy": {each.name: each.accuracy for each in found},
         "test_risk": {each.name: each.test_risk for each in found},
         "test_accuracy": {each.name: each.test_accuracy for each in found},
+        "epochs": found[0].epochs,
         "curve": {each.name: each.curve for each in found},
         "seconds": seconds,
     }
@@ -75,15 +78,15 @@ def rank_table(found: list[KernelRisk], ranking: Ranking, seconds: dict[str, flo
     """A row for each checkpoint, the best first."""
     rows = [
         (
-            f"{place}. {each.name}",
+            f"{place}. {name}",
             f"{each.risk:.4f}",
             "" if place == 1 else f"{behind:.4f} ± {error:.4f}",
             "" if each.accuracy is None else f"{each.accuracy:.1%}",
             each.epoch,
             f"{seconds[each.name]:.1f}",
         )
-        for place, (each, (behind, error)) in enumerate(
-            zip(_ordered(found, ranking), ranking.behind, strict=True), start=1
+        for place, (name, each, (behind, error)) in enumerate(
+            zip(_short(ranking.names), _ordered(found, ranking), ranking.behind, strict=True), start=1
         )
     ]
     columns = ("checkpoint", "risk", "behind", "accuracy", "epoch", "seconds")
@@ -93,6 +96,20 @@ def rank_table(found: list[KernelRisk], ranking: Ranking, seconds: dict[str, flo
 def _ordered(found: list[KernelRisk], ranking: Ranking) -> list[KernelRisk]:
     by_name = {each.name: each for each in found}
     return [by_name[name] for name in ranking.names]
+
+
+def _task(common: Common) -> str:
+    name = Path(common.data).name if Path(common.data).is_file() else common.data
+    return f"{name}, n = {common.n}, {common.validation} validation examples, seed {common.seed}"
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names without the folders that all of them share, which leave a narrow table no room for what differs."""
+    parts = [Path(name).parts for name in names]
+    shortest = len(min(parts, key=len))
+    differ = (place for place in range(shortest) if len({each[place] for each in parts}) > 1)
+    shared = next(differ, shortest - 1)
+    return ["/".join(each[shared:]) for each in parts]
 
 
 def _refuse(checkpoints: tuple[str, ...], common: Common) -> None:

@@ -9,7 +9,7 @@ from ntkft._errors import InputError
 from ntkft._types import Outputs
 from ntkft.dynamics import accuracy
 from ntkft.report.prediction import Problem, set_rows
-from ntkft.report.ranking import KernelRisk, kernel_risk, rank
+from ntkft.report.ranking import KernelRisk, epoch_grid, kernel_risk, rank
 from tests.report.linear import SIZES, LinearModel, separate_outputs, shared_weights
 from tests.tolerances import CLOSED_FORM
 
@@ -23,14 +23,26 @@ CASES: dict[str, tuple[LinearModel, Outputs]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_risks_are_those_of_gradient_descent_on_the_weights(case):
     model, outputs = CASES[case]
-    found = kernel_risk(case, model.problem(outputs), step=0.5, epochs=60)
+    found = kernel_risk(case, model.problem(outputs), step=0.5, epochs=150)
     assert found.step_size == pytest.approx(model.step_size(0.5), rel=CLOSED_FORM)
-    really = model.descend(found.step_size, 60)
-    np.testing.assert_allclose(found.curve, really["validation"], rtol=CLOSED_FORM)
-    assert found.epoch == np.argmin(really["validation"])
-    assert found.risk == pytest.approx(really["validation"].min(), rel=CLOSED_FORM)
+    really = model.descend(found.step_size, 150)
+    there = really["validation"][found.epochs]
+    np.testing.assert_allclose(found.curve, there, rtol=CLOSED_FORM)
+    assert found.epoch == found.epochs[np.argmin(there)]
+    assert found.risk == pytest.approx(there.min(), rel=CLOSED_FORM)
     assert found.test_risk == pytest.approx(really["test"][found.epoch], rel=CLOSED_FORM)
     assert found.accuracy is None  # these targets are no classes
+
+
+@pytest.mark.parametrize("last", [1, 64, 65, 1_000, 1_000_000])
+def test_epochs_are_all_to_64_and_then_two_per_cent_apart(last):
+    epochs = epoch_grid(last)
+    np.testing.assert_array_equal(epochs[:65], np.arange(min(last, 64) + 1))
+    assert epochs[-1] == last
+    later = epochs[epochs >= 64]
+    assert np.all(np.diff(later) >= 1)
+    assert np.all(np.diff(later) <= 0.02 * later[:-1] + 1)  # + 1 for whole epochs
+    assert len(epochs) < 600
 
 
 def test_accuracy_counts_the_rows_on_the_right_side_at_the_best_epoch():
