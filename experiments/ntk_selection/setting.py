@@ -1,0 +1,190 @@
+"""What is compared: checkpoints, tasks, how each cell is predicted and trained; and a task as arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from experiments.pretrain.checkpoints import Checkpoint
+from ntkft._errors import InputError
+from ntkft._tree import take_examples
+from ntkft.data import load_task, one_hot_targets, signed_targets, tokenize
+from ntkft.models import Readout, linear, regression
+from ntkft.report.prediction import SETS, set_rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task: a file below the folder of texts, or the documentation sentences; its classes; its tokens."""
+
+    file: str
+    labels: tuple[str, ...] | None
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A cell is a checkpoint on a task: `models` × `stages` of them for each task."""
+
+    models: tuple[str, ...]
+    """Sizes of experiments/pretrain."""
+    stages: tuple[int, ...]
+    """Steps of pretraining, the earliest first."""
+    tasks: tuple[tuple[str, Source], ...]
+    sizes: tuple[tuple[str, int], ...]
+    """Examples of each set; a cell's kernel is over the first two."""
+    scale: float
+    """Of the fresh head, weights from N(0, scale²/width). Larger ones drown the task in outputs that mean nothing."""
+    step: float
+    """Step size of gradient descent, predicted and real, in units of 1/λ̂₁ of each cell."""
+    epochs: int
+    """Up to which risk is predicted: an epoch in closed form costs nothing."""
+    descents: tuple[str, ...]
+    """Tasks on which gradient descent is really run."""
+    descent: tuple[int, ...]
+    """Epochs at which it is measured; the last is where it ends unless it has passed its best one before."""
+    checks: tuple[int, ...]
+    """Measured epochs at which it is over if it is 1.4 times as old as its best epoch."""
+    rates: tuple[float, ...]
+    """Of AdamW, which is run with each."""
+    adamw: tuple[int, ...]
+    """Epochs at which AdamW is measured."""
+    length: int
+    """Epochs of AdamW on all training examples."""
+    curves: tuple[str, ...]
+    """Tasks with a learning curve."""
+    points: tuple[tuple[int, int], ...]
+    """Examples and epochs of AdamW on its smaller training sets."""
+    rate: float
+    """Of AdamW along learning curves; among `rates`, so that the curve's last point is there already."""
+    time: float
+    """Steps of predicted gradient descent after which the residual that is left is read."""
+    seed: int
+    """Of splits, fresh heads and the order of minibatches."""
+
+    @property
+    def size(self) -> Mapping[str, int]:
+        """Examples of each set by name."""
+        return dict(self.sizes)
+
+
+REAL = Setting(
+    models=("0.3M", "1M", "3M", "10M"),
+    stages=(128, 1024, 3072),
+    tasks=(
+        ("docs", Source("docs", ("special", "stats"), 24)),
+        ("modules", Source("docs", ("signal", "sparse", "linalg", "optimize"), 24)),
+        ("cr", Source("cr/all.tsv", None, 32)),
+        ("trec", Source("trec/train.tsv", ("0", "1", "3"), 24)),
+    ),
+    sizes=(("train", 128), ("validation", 96), ("test", 192)),
+    scale=0.25,  # Hugging Face draws heads from N(0, 0.02²), which at these widths is 0.14 to 0.36
+    step=0.5,
+    epochs=2**17,
+    descents=("docs", "cr"),
+    descent=(0, 1, 2, 4, 6, 8, 11, 16, 22, 27, 33, 38, 44),
+    checks=(11, 22, 33, 44),  # equally far apart, so that one program serves all parts
+    rates=(1e-4, 3e-4, 1e-3),
+    adamw=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+    length=12,
+    curves=("docs", "trec"),
+    points=((16, 32), (32, 24), (64, 16)),
+    rate=3e-4,
+    time=20,
+    seed=0,
+)
+SMOKE = Setting(
+    models=("tiny",),
+    stages=(2, 16, 128),
+    tasks=(("docs", Source("docs", ("special", "stats"), 12)),),
+    sizes=(("train", 32), ("validation", 16), ("test", 32)),
+    scale=0.25,
+    step=0.5,
+    epochs=64,
+    descents=("docs",),
+    descent=(0, 1, 2, 3, 6),
+    checks=(3, 6),
+    rates=(1e-3, 3e-3),
+    adamw=(0, 1, 2, 3),
+    length=3,
+    curves=(),  # a program for each of its sizes would take most of the time
+    points=((4, 6), (8, 6), (16, 4)),
+    rate=3e-3,
+    time=20,
+    seed=0,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A task's examples as every checkpoint reads them, in the order training, validation, test."""
+
+    inputs: dict[str, np.ndarray]
+    y: np.ndarray
+    """`[N, k]`: ±1 for two classes, one column a class for more."""
+    sizes: Mapping[str, int]
+    readout: Readout
+    """A fresh head on the mean token."""
+
+    @property
+    def outputs(self) -> Literal["scalar", "trace"]:
+        """Form of the kernel."""
+        return "scalar" if self.y.shape[1] == 1 else "trace"
+
+    @property
+    def tokens(self) -> int:
+        """Of a row, filled up."""
+        return self.inputs["input_ids"].shape[1]
+
+    def part(self, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Inputs and targets of a set."""
+        rows = set_rows(self.sizes, name)
+        return take_examples(self.inputs, rows), self.y[rows]
+
+    def first(self, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Inputs and targets of the first rows: training sets that nest, each with all classes; then validation."""
+        return take_examples(self.inputs, slice(0, size)), self.y[:size]
+
+    def unit(self, name: str) -> float:
+        """Squared error on a set of predicting the mean of the training targets: what risks are divided by."""
+        mean, y = self.part("train")[1].mean(axis=0), self.part(name)[1]
+        return float(np.mean(np.sum((y - mean[None]) ** 2, axis=1)))
+
+
+def build(source: Source, setting: Setting, texts: Path, tokenizer: Tokenizer) -> Rows:
+    """Load a task and tokenise it; all checkpoints share the tokenizer."""
+    sizes = setting.size
+    task = load_task(
+        "docs" if source.file == "docs" else texts / source.file,
+        n=sizes["train"],
+        validation=sizes["validation"],
+        test=sizes["test"],
+        seed=setting.seed,
+        kind="classification",
+        labels=source.labels,
+        drop_empty=True,
+    )
+    parts = [getattr(task, name) for name in SETS]
+    tokens = tokenize(sum((part.texts for part in parts), ()), tokenizer, max_length=source.max_length)
+    print(f"{task.report()}\n{tokens.report()}", flush=True)
+    classes, k = np.concatenate([part.targets for part in parts]), len(task.labels)
+    y = signed_targets(classes) if k == 2 else one_hot_targets(classes, k)
+    if k == 2:
+        readout = regression(pool="mean", scale=setting.scale, seed=setting.seed)
+    else:
+        readout = linear(k, pool="mean", scale=setting.scale, seed=setting.seed)
+    return Rows(tokens.inputs, y, sizes, readout)
+
+
+def chosen(found: list[Checkpoint], setting: Setting) -> list[Checkpoint]:
+    """The checkpoints of the setting, the smallest size first and each by step; `InputError` names those missing."""
+    there = {(each.size, each.step): each for each in found}
+    wanted = [(size, step) for size in setting.models for step in setting.stages]
+    if missing := [f"{size} at step {step}" for size, step in wanted if (size, step) not in there]:
+        raise InputError(
+            f"--checkpoints: there is no {', '.join(missing)}; train them: python -m experiments.pretrain.run"
+        )
+    return sorted((there[each] for each in wanted), key=lambda each: (each.parameters, each.step))
