@@ -11,9 +11,9 @@ Source    Sun & Raskutti 2026 (the prediction); Lin et al. 2024 (the law, Accept
 Setting   `setting.REAL`: 48 cells. Fresh head on the mean token, all parameters trained on the squared loss; 128
           training, 96 validation, 192 test examples of at most 32 tokens. The kernel is over the first two sets and
           sees no test example. Gradient descent at 0.5/λ̂₁ for at most 44 epochs on two tasks; AdamW in batches of 16,
-          12 epochs; learning curves on two tasks.
+          24 epochs; learning curves on two tasks.
 Command   python -m experiments.ntk_selection.run                       (from the root of the repository)
-Minutes   about 105 processor minutes, 3 GB of memory, after experiments/pretrain; one with --smoke, which pretrains a
+Minutes   about 120 processor minutes, 3 GB of memory, after experiments/pretrain; one with --smoke, which pretrains a
           tiny model first. Every record is kept in --out as soon as it is done, and a command that was interrupted goes
           on where it was. Two processes with a core each (taskset, --share 1/2 and 2/2), then the command itself.
 Expected  expected.toml
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument(
         "--checkpoints", type=Path, default=Path("runs/pretrain"), help="folder of experiments/pretrain"
     )
-    parser.add_argument("--texts", type=Path, default=Path("../shared/data/text"), help="folder of cr and trec")
+    parser.add_argument("--texts", type=Path, default=Path("../shared/data/text"), help="folder of trec")
     parser.add_argument("--out", type=Path, default=Path("runs/ntk_selection"))
     parser.add_argument(
         "--share", help="I/N: of the cells only every N-th, from the I-th; processes side by side share"
