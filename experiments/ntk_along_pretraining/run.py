@@ -8,10 +8,10 @@ Claim     Along the pretraining of byte-pair GPTs of four sizes, on three tasks:
 Source    This project's. Checkpoints: experiments/pretrain. Perplexity as the common axis of sizes: Xia et al. 2023,
           §5; kernel distance: Fort et al. 2020; centred alignment: Cortes, Mohri & Rostamizadeh 2012.
 Setting   `setting.REAL`. Exact kernel over 128 training, 64 validation and 192 test examples of documentation sentences
-          (the pretraining corpus holds SciPy's docstrings, so this is the task within it), SST-2 and TREC (outside it);
-          a fresh head on the mean token, all parameters trained; beside it the kernel of the head alone. Full-batch
-          gradient descent on the squared loss at 0.5/λ̂₁ of each kernel, up to 2²⁰ epochs in closed form, stopped by the
-          validation set; risk is in units of that of predicting the mean.
+          (the pretraining corpus holds SciPy's docstrings, so this is the task within it) and of questions of TREC, three
+          classes and two others (outside it); a fresh head on the mean token, all parameters trained; beside it the
+          kernel of the head alone. Full-batch gradient descent on the squared loss at 0.5/λ̂₁ of each kernel, up to 2²⁰
+          epochs in closed form, stopped by the validation set; risk is in units of that of predicting the mean.
 Command   python -m experiments.ntk_along_pretraining.run               (from the root of the repository)
 Minutes   about 20 on two CPU cores, 2 GB of memory, 0.2 GB of disk; one with --smoke, which first pretrains a tiny
           model. Every cell is kept in --out as soon as it is done, and a command that was interrupted goes on where it
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument(
         "--checkpoints", type=Path, default=Path("runs/pretrain"), help="folder of experiments/pretrain"
     )
-    parser.add_argument("--texts", type=Path, default=Path("../shared/data/text"), help="folder of sst2 and trec")
+    parser.add_argument("--texts", type=Path, default=Path("../shared/data/text"), help="folder of trec")
     parser.add_argument("--out", type=Path, default=Path("runs/ntk_along_pretraining"))
     parser.add_argument("--smoke", action="store_true", help="a tiny model on few documentation sentences")
     options = parser.parse_args(arguments)

@@ -9,7 +9,7 @@ Claim     For byte-pair GPTs of four sizes, early, in the middle and at the end 
 Source    Sun & Raskutti 2026 (the prediction); Lin et al. 2024 (the law, Accept-then-Stop); the bridge between them is
           this project's. Checkpoints: experiments/pretrain.
 Setting   `setting.REAL`: 48 cells. Fresh head on the mean token, all parameters trained on the squared loss; 128
-          training, 96 validation, 192 test examples of at most 32 tokens. The kernel is over the first two sets and
+          training, 96 validation, 192 test examples of at most 24 tokens. The kernel is over the first two sets and
           sees no test example. Gradient descent at 0.5/λ̂₁ for at most 44 epochs on two tasks; AdamW in batches of 16,
           24 epochs; learning curves on two tasks.
 Command   python -m experiments.ntk_selection.run                       (from the root of the repository)

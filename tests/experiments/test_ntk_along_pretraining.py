@@ -18,7 +18,7 @@ from ntkft.models import load, next_token, regression
 from tests.tolerances import CLOSED_FORM, KERNEL_F32, PARITY, kernel_error
 
 STEPS = (0, 8, 32, 128)
-HEAD = regression(pool="mean", scale=1.0, seed=0)
+HEAD = regression(pool="mean", scale=SMOKE.scale, seed=0)
 
 
 @pytest.fixture(scope="module")
