@@ -74,7 +74,7 @@ def demo(
     say(comparison["sentence"])
     linearized = _linearized_error(setup, result)
 
-    figures = prediction_figures(prediction, result)
+    figures = prediction_figures(prediction, f"{Path(setup.model.name).name}, {common.task}", result)
     for name, figure in figures.items():
         plots.save(figure, out / f"{name}.png")
     record = {

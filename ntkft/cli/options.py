@@ -87,6 +87,13 @@ class Common:
     json: bool = False
     """Print the result as JSON."""
 
+    @property
+    def task(self) -> str:
+        """Data, classes, n and seed in a few words, for figures."""
+        data = Path(self.data).name if Path(self.data).is_file() else self.data
+        classes = f" ({', '.join(self.labels)})" if self.labels else ""
+        return f"{data}{classes}, n = {self.n}, seed {self.seed}"
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:

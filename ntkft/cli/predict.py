@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ntkft import plots
 from ntkft.cli.console import emit, say, table
@@ -54,7 +55,8 @@ def predict(
     record = prediction_record(prediction)
     if out is not None:
         (out / "prediction.json").write_text(to_json(record))
-        for name, figure in prediction_figures(prediction).items():
+        about = f"{Path(setup.model.name).name}, {common.task}"
+        for name, figure in prediction_figures(prediction, about).items():
             plots.save(figure, out / f"{name}.png")
         say(f"wrote {out}/prediction.json and figures")
     emit(record, as_json=common.json, tables=prediction_tables(prediction))
@@ -115,13 +117,16 @@ def prediction_tables(prediction: Prediction) -> list:
     ]
 
 
-def prediction_figures(prediction: Prediction, real: FinetuneResult | None = None) -> dict:
-    """The figures of a prediction by file name, with what really happened in them when it is known."""
+def prediction_figures(prediction: Prediction, about: str, real: FinetuneResult | None = None) -> dict[str, Figure]:
+    """The figures of a prediction by file name, with what really happened in them when it is known.
+
+    about: model, task, n and seed, above the title of each
+    """
     described, surface = prediction.description, prediction.surface
     every = {"train": surface.train_mse[0, -1], "test": surface.test_mse[0, -1]}  # all n examples, every epoch
     error = None if real is None else real.curves["test"].mse
     measured = {} if error is None else {surface.sizes[-1]: float(error[-1])}
-    return {
+    figures = {
         "decay": plots.eigenvalue_decay(described.spectrum, described.fit, described.interval),
         "groups": plots.group_spectra(described.spectrum),
         "alignment": plots.target_alignment(prediction.alignment),
@@ -134,6 +139,7 @@ def prediction_figures(prediction: Prediction, real: FinetuneResult | None = Non
         ),
         "risk_over_n": plots.risk_over_n(surface, prediction.stops, measured),
     }
+    return {name: plots.about(figure, about) for name, figure in figures.items()}
 
 
 def _largest(kernel: Kernel, k: int) -> float:

@@ -52,7 +52,7 @@ def rank(
     if out is not None:
         (out / "rank.json").write_text(to_json(record))
         curves = [each.curve for each in _ordered(found, ranking)]
-        plots.save(plots.ranking(_short(ranking.names), found[0].epochs, curves, _task(common)), out / "rank.png")
+        plots.save(plots.ranking(_short(ranking.names), found[0].epochs, curves, common.task), out / "rank.png")
         say(f"wrote {out}/rank.json and rank.png")
     emit(record, as_json=common.json, tables=[rank_table(found, ranking, seconds)])
 
@@ -96,11 +96,6 @@ def rank_table(found: list[KernelRisk], ranking: Ranking, seconds: dict[str, flo
 def _ordered(found: list[KernelRisk], ranking: Ranking) -> list[KernelRisk]:
     by_name = {each.name: each for each in found}
     return [by_name[name] for name in ranking.names]
-
-
-def _task(common: Common) -> str:
-    name = Path(common.data).name if Path(common.data).is_file() else common.data
-    return f"{name}, n = {common.n}, {common.validation} validation examples, seed {common.seed}"
 
 
 def _short(names: Sequence[str]) -> list[str]:

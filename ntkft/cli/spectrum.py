@@ -30,10 +30,10 @@ def spectrum(
     description = describe(block(stored, slice(0, count), slice(0, count)), window=window)
     record = description_record(description)
     if out is not None:
-        plots.save(
-            plots.eigenvalue_decay(description.spectrum, description.fit, description.interval), out / "decay.png"
-        )
-        plots.save(plots.group_spectra(description.spectrum), out / "groups.png")
+        about = f"{kernel.name}, n = {count}"
+        decay = plots.eigenvalue_decay(description.spectrum, description.fit, description.interval)
+        plots.save(plots.about(decay, about), out / "decay.png")
+        plots.save(plots.about(plots.group_spectra(description.spectrum), about), out / "groups.png")
         (out / "spectrum.json").write_text(to_json(record))
         say(f"wrote {out}/spectrum.json, decay.png, groups.png")
     emit(record, as_json=json, tables=spectrum_tables(description))

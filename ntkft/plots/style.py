@@ -43,6 +43,12 @@ def new_grid(title: str, rows: int, columns: int) -> tuple[Figure, list[list[Axe
     return figure, [list(row) for row in grid]
 
 
+def about(figure: Figure, what: str) -> Figure:
+    """The figure with a small line above its title: what its numbers are of, such as model, task, n and seed."""
+    figure.suptitle(what, x=0.01, ha="left", fontsize=SMALL, color=GREY)
+    return figure
+
+
 def _tidy(axes: Axes) -> None:
     """Light grid behind the data, no frame."""
     axes.grid(visible=True, color="#e4e6ea", linewidth=0.8)
