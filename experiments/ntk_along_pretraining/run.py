@@ -21,15 +21,14 @@ Expected  expected.toml
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from experiments._check import check
 from experiments._kept import claim, kept
+from experiments._programs import keep_programs
 from experiments.ntk_along_pretraining import figures
 from experiments.ntk_along_pretraining.cells import cell
 from experiments.ntk_along_pretraining.claims import claims, rows_of
@@ -114,13 +113,6 @@ def pretrain_tiny(folder: Path) -> None:
 def path(out: Path, task: str, size: str, step: int) -> Path:
     """The record of a checkpoint on a task; its kernels are beside it, as .npy."""
     return out / task / f"{size}-{step:07d}.json"
-
-
-def keep_programs(folder: Path) -> None:
-    """Compile every program once: checkpoints of one size differ in numbers only, but a kernel compiles its own."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 if __name__ == "__main__":

@@ -20,17 +20,15 @@ Expected  expected.toml
 """
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from experiments._check import check
 from experiments._kept import claim, kept
+from experiments._programs import keep_programs
 from experiments.ntk_selection import figures
 from experiments.ntk_selection.claims import Record, claims, row
 from experiments.ntk_selection.law import judged
@@ -151,13 +149,6 @@ def runs(name: str, setting: Setting) -> list[tuple[int, int, float]]:
     """Training examples, epochs and rate of every run of AdamW on a task."""
     along = [(n, epochs, setting.rate) for n, epochs in setting.points] if name in setting.curves else []
     return [(setting.size["train"], setting.length, rate) for rate in setting.rates] + along
-
-
-def keep_programs(folder: Path) -> None:
-    """Compile every program once: checkpoints of one size differ in numbers only, but every run compiles its own."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 if __name__ == "__main__":
