@@ -2,18 +2,21 @@
 
 Every example has a part of its gradient in common with all others. Its direction is the kernel's first, soon holds
 nearly all of the trace, and says nothing of how examples differ: a decay fitted from it on is that of one outlier. So
-shape, alignment and distances are those of the centred kernel HKH, H = I − 11ᵀ/N; training is driven by the kernel as
+shape, alignment and distances are those of the centred kernel HKH, H = I − 11ᵀ/n; training is driven by the kernel as
 it is.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from experiments.ntk_along_pretraining.setting import GROUPS_SHOWN, HEAD, Rows, Setting
+from experiments.ntk_along_pretraining.setting import GROUPS_SHOWN, HEAD, Setting
 from experiments.pretrain.checkpoints import Checkpoint
+from experiments.pretrain.tasks import Rows
+from ntkft._tree import take_examples
 from ntkft.batched import compile_outputs
 from ntkft.dynamics import accuracy, dual_coefficients, gradient_descent, outputs_at
 from ntkft.kernels import empirical_ntk
@@ -33,22 +36,33 @@ DRAWS, LEVEL = 50, 0.9
 
 
 def cell(checkpoint: Checkpoint, rows: Rows, setting: Setting, kernels: Path) -> dict[str, Any]:
-    """The record of a checkpoint on a task; writes its kernels, `[2, N, N]`: of all parameters, and of the head alone.
+    """The record of a checkpoint on a task; writes its kernels, `[2, N, n]`: of all parameters, and of the head alone.
 
     shares: of each parameter group in the trace over the training examples
     all:    `shape`, `alignment` and `predicted` of the kernel of all parameters
     head:   `alignment` and `predicted` of that of the head alone: features are frozen, training is a linear probe
+
+    Rows are all N examples and columns the n of training, which come first: no measure needs the other columns.
     """
     model = load(checkpoint.path, readout=rows.readout)
     pretrained = np.asarray(compile_outputs(model.apply_fn, BATCH)(model.params, rows.inputs), np.float64)
-    kernel = empirical_ntk(
-        model.apply_fn, model.params, rows.inputs, outputs=rows.outputs, groups=GROUPS_SHOWN, memory=MEMORY
+    compute = partial(
+        empirical_ntk, model.apply_fn, model.params, outputs=rows.outputs, groups=GROUPS_SHOWN, memory=MEMORY
     )
-    k, train = rows.y.shape[1], rows.part("train")
-    both = np.stack([np.asarray(kernel.total), np.asarray(kernel.groups[HEAD])]) / k  # a trace is a sum over outputs
+    train, k = rows.where("train"), rows.y.shape[1]
+    others = slice(train.stop, len(rows.y))
+    kernel = compute(take_examples(rows.inputs, train))
+    cross = compute(take_examples(rows.inputs, others), take_examples(rows.inputs, train))
+    both = np.stack(
+        [
+            np.concatenate([kernel.total, cross.total]),
+            np.concatenate([kernel.groups[HEAD], cross.groups[HEAD]]),
+        ]
+    )
+    both /= k  # a trace is a sum over outputs
     kernels.parent.mkdir(parents=True, exist_ok=True)
     np.save(kernels, both)
-    traces = {name: float(np.trace(np.asarray(group)[train, train])) for name, group in kernel.groups.items()}
+    traces = {name: float(np.trace(np.asarray(group))) for name, group in kernel.groups.items()}
     return {
         "size": checkpoint.size,
         "parameters": checkpoint.parameters,
@@ -56,7 +70,7 @@ def cell(checkpoint: Checkpoint, rows: Rows, setting: Setting, kernels: Path) ->
         "loss": checkpoint.loss,
         "perplexity": checkpoint.perplexity,
         "shares": {name: trace / sum(traces.values()) for name, trace in traces.items()},
-        "all": shape(both[0][train, train], setting, kernel.precision)
+        "all": shape(both[0][train], setting, kernel.precision)
         | alignment(both[0], rows, setting, kernel.precision)
         | predicted(both[0], rows, pretrained, setting, kernel.precision),
         "head": alignment(both[1], rows, setting, kernel.precision)
@@ -96,16 +110,16 @@ def shape(kernel: Float[np.ndarray, "n n"], setting: Setting, precision: str) ->
     }
 
 
-def alignment(kernel: Float[np.ndarray, "N N"], rows: Rows, setting: Setting, precision: str) -> dict[str, float]:
+def alignment(kernel: Float[np.ndarray, "N n"], rows: Rows, setting: Setting, precision: str) -> dict[str, float]:
     """Where the centred training targets lie in HKH.
 
     alignment:   ⟨HKH, yyᵀ⟩/(‖HKH‖ ‖Hy‖²) (Cortes, Mohri & Rostamizadeh 2012; for one output, theirs)
     over_chance: that over its mean for targets drawn at random, whatever the spectrum: yᵀHKHy/‖Hy‖² over tr HKH/(n − 1)
     leading:     share of the targets' energy in the leading eigenvectors
     """
-    train = rows.part("train")
+    train = rows.where("train")
     y = rows.y[train]
-    middle = spectrum_of_matrix(centred(kernel[train, train]), precision=precision)
+    middle = spectrum_of_matrix(centred(kernel[train]), precision=precision)
     found = target_alignment(middle, y - y.mean(axis=0))
     values = middle.eigenvalues
     return {
@@ -116,7 +130,7 @@ def alignment(kernel: Float[np.ndarray, "N N"], rows: Rows, setting: Setting, pr
 
 
 def predicted(
-    kernel: Float[np.ndarray, "N N"],
+    kernel: Float[np.ndarray, "N n"],
     rows: Rows,
     pretrained: Float[np.ndarray, "N k"],
     setting: Setting,
@@ -128,19 +142,19 @@ def predicted(
     epoch:         the best one on the validation set; `risk`: the curve there; `accuracy`: of the test set there
     mean_accuracy: of predicting the mean
     """
-    train = rows.part("train")
-    spectral = spectrum_of_matrix(kernel[train, train], precision=precision)
+    train = rows.where("train")
+    spectral = spectrum_of_matrix(kernel[train], precision=precision)
     descent = gradient_descent(setting.step / spectral.eigenvalues[0])
     dual = dual_coefficients(spectral, (rows.y - pretrained)[train], descent, setting.epochs)
     outputs = {
-        name: outputs_at(kernel[rows.part(name), train], dual, pretrained[rows.part(name)])
+        name: outputs_at(kernel[rows.where(name)], dual, pretrained[rows.where(name)])
         for name in ("validation", "test")
     }
     errors = {
-        name: np.mean(np.sum((found - rows.y[rows.part(name)][None]) ** 2, axis=2), axis=1)
+        name: np.mean(np.sum((found - rows.y[rows.where(name)][None]) ** 2, axis=2), axis=1)
         for name, found in outputs.items()
     }
-    y_test = rows.y[rows.part("test")]
+    y_test = rows.y[rows.where("test")]
     mean = np.broadcast_to(rows.y[train].mean(axis=0), y_test.shape)
     curve = errors["test"] / np.mean(np.sum((y_test - mean) ** 2, axis=1))
     best = int(np.argmin(errors["validation"]))
@@ -156,13 +170,13 @@ def predicted(
     }
 
 
-def centred(kernel: Float[np.ndarray, "N N"]) -> Float[np.ndarray, "N N"]:
-    """HKH: the kernel of gradients minus their mean."""
+def centred(kernel: Float[np.ndarray, "N n"]) -> Float[np.ndarray, "N n"]:
+    """HKH: the kernel of gradients minus their mean, of rows and of columns."""
     exact = np.asarray(kernel, np.float64)
     return exact - exact.mean(axis=0) - exact.mean(axis=1, keepdims=True) + exact.mean()
 
 
-def kernel_distance(first: Float[np.ndarray, "N N"], second: Float[np.ndarray, "N N"]) -> float:
+def kernel_distance(first: Float[np.ndarray, "N n"], second: Float[np.ndarray, "N n"]) -> float:
     """1 − ⟨HKH, HK′H⟩/(‖HKH‖ ‖HK′H‖), between 0 and 1: 0 for kernels that are proportional once centred.
 
     Source: Fort et al. 2020, *Deep learning versus kernel learning*, their kernel distance, here of centred kernels.

@@ -26,7 +26,7 @@ QUANTITIES = OF_THE_WHOLE | {"head_risk": "predicted risk, head alone"}
 
 
 def rows_of(
-    records: Sequence[Mapping[str, Any]], kernels: Sequence[Float[np.ndarray, "N N"]], task: str
+    records: Sequence[Mapping[str, Any]], kernels: Sequence[Float[np.ndarray, "N n"]], task: str
 ) -> list[dict[str, Any]]:
     """A row for each checkpoint of one size on one task, in the order of steps; kernels: of all parameters.
 

@@ -1,6 +1,6 @@
 """The neural tangent kernel along pretraining: spectrum, alignment and predicted fine-tuning, against perplexity.
 
-Claim     Along the pretraining of byte-pair GPTs of four sizes, on three tasks: (a) the test risk that the kernel of a
+Claim     Along the pretraining of byte-pair GPTs of four sizes, on two tasks: (a) the test risk that the kernel of a
           checkpoint predicts for fine-tuning falls with the checkpoint's perplexity, within each size and over all of
           them; (b) the kernel's alignment with the targets rises; (c) the exponent of its eigenvalue decay and its
           effective dimension follow perplexity, whatever the size; (d) its distance to the last kernel falls, and has
@@ -21,7 +21,6 @@ Expected  expected.toml
 
 import argparse
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +31,12 @@ from experiments._programs import keep_programs
 from experiments.ntk_along_pretraining import figures
 from experiments.ntk_along_pretraining.cells import cell
 from experiments.ntk_along_pretraining.claims import claims, rows_of
-from experiments.ntk_along_pretraining.setting import REAL, SMOKE, Setting, build
-from experiments.pretrain.checkpoints import Checkpoint, checkpoints, is_written, place
-from experiments.pretrain.run import run
-from experiments.pretrain.sizes import SMOKE as TINY_SETTING
-from experiments.pretrain.tokenizer import prepare
-from ntkft._errors import InputError
-from ntkft.models import load, next_token
+from experiments.ntk_along_pretraining.setting import REAL, SMOKE, Setting
+from experiments.pretrain.checkpoints import Checkpoint, checkpoints
+from experiments.pretrain.tasks import build_all, origin, pretrain_tiny
 from ntkft.plots.style import save
 
 FOLDER = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Whose records a folder holds: this setting's, on the checkpoints of the pretraining run with this mark."""
-
-    setting: Setting
-    pretraining: str
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -68,13 +55,13 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         options.checkpoints = options.out / "pretrain"
         pretrain_tiny(options.checkpoints)
     found = [each for each in checkpoints(options.checkpoints) if each.step not in setting.skipped]
-    claim(options.out, Origin(setting, (options.checkpoints / "setting").read_text()))
+    claim(options.out, origin(setting, options.checkpoints))
 
     records = measure(found, setting, options.texts, options.out)
     rows = []
     for (task, size), some in records.items():
-        kernels = [np.load(path(options.out, task, size, record["step"]).with_suffix(".npy"))[0] for record in some]
-        rows += rows_of(some, kernels, task)
+        files = (path(options.out, task, size, record["step"]).with_suffix(".npy") for record in some)
+        rows += rows_of(some, [np.load(file)[0] for file in files], task)
     results = claims(rows, setting)
     save(figures.over_perplexity(rows, records), options.out / "perplexity.png")
     save(figures.spectra(records, found[-1].size), options.out / "spectra.png")
@@ -90,10 +77,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 def measure(found: list[Checkpoint], setting: Setting, texts: Path, out: Path) -> dict[tuple[str, str], list[dict]]:
     """(task, size) → the records of its checkpoints by step, the smallest size first."""
-    tokenizer = load(found[0].path, readout=next_token()).tokenizer
-    if tokenizer is None:
-        raise InputError(f"{found[0].path} has no tokenizer.json; checkpoints are those of experiments/pretrain")
-    problems = {name: build(source, setting, texts, tokenizer) for name, source in setting.tasks}
+    problems = build_all(setting.tasks, dict(setting.sizes), found, texts, scale=setting.scale, seed=setting.seed)
     records: dict[tuple[str, str], list[dict]] = {}
     for each in found:
         for name, rows in problems.items():
@@ -101,13 +85,6 @@ def measure(found: list[Checkpoint], setting: Setting, texts: Path, out: Path) -
             record = kept(file, lambda e=each, r=rows, f=file: cell(e, r, setting, f.with_suffix(".npy")))
             records.setdefault((name, each.size), []).append(record)
     return records
-
-
-def pretrain_tiny(folder: Path) -> None:
-    """What `experiments.pretrain.run --smoke` trains, without its checks."""
-    claim(folder, TINY_SETTING)
-    if not is_written(place(folder / "tiny", TINY_SETTING.steps)):
-        run("tiny", TINY_SETTING, prepare(folder, TINY_SETTING, None), folder)
 
 
 def path(out: Path, task: str, size: str, step: int) -> Path:

@@ -21,7 +21,6 @@ Expected  expected.toml
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,23 +32,14 @@ from experiments.ntk_selection import figures
 from experiments.ntk_selection.claims import Record, claims, row
 from experiments.ntk_selection.law import judged
 from experiments.ntk_selection.runs import adamw, descend, predict
-from experiments.ntk_selection.setting import REAL, SMOKE, Rows, Setting, build, chosen
+from experiments.ntk_selection.setting import REAL, SMOKE, Setting, chosen
 from experiments.pretrain.checkpoints import Checkpoint, checkpoints
-from experiments.pretrain.run import main as pretrain
-from ntkft._errors import InputError
-from ntkft.models import load, next_token
+from experiments.pretrain.tasks import Rows, build_all, origin, pretrain_tiny
+from ntkft.models import load
 from ntkft.plots.style import save
 from ntkft.report.record import to_json
 
 FOLDER = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Whose records a folder holds: this setting's, on the checkpoints of the pretraining run with this mark."""
-
-    setting: Setting
-    pretraining: str
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -69,10 +59,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     keep_programs(options.out / "programs")
     if options.smoke:
         options.checkpoints = options.out / "pretrain"
-        if not (options.checkpoints / "tiny" / "perplexities.npy").is_file():  # written last
-            pretrain(["--smoke", "--out", str(options.checkpoints)])
+        pretrain_tiny(options.checkpoints)
     found = chosen(checkpoints(options.checkpoints), setting)
-    claim(options.out, Origin(setting, (options.checkpoints / "setting").read_text()))
+    claim(options.out, origin(setting, options.checkpoints))
 
     first, of = map(int, (options.share or "1/1").split("/"))
     records = compute(found, setting, options.texts, options.out, slice(first - 1, None, of))
@@ -97,10 +86,7 @@ def compute(
     found: Sequence[Checkpoint], setting: Setting, texts: Path, out: Path, share: slice = slice(None)
 ) -> list[Record]:
     """The records of a share of the cells, the smallest size first; in each the prediction is made first."""
-    tokenizer = load(found[0].path, readout=next_token()).tokenizer
-    if tokenizer is None:
-        raise InputError(f"{found[0].path} has no tokenizer.json; checkpoints are those of experiments/pretrain")
-    tasks = {name: build(source, setting, texts, tokenizer) for name, source in setting.tasks}
+    tasks = build_all(setting.tasks, setting.size, found, texts, scale=setting.scale, seed=setting.seed)
     # Stages, which cost the same, come next to each other: so shares are alike.
     grid = [
         (checkpoint, name)

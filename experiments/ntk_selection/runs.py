@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import optax
 
-from experiments.ntk_selection.setting import Rows, Setting
+from experiments.ntk_selection.setting import Setting
 from experiments.pretrain.checkpoints import Checkpoint
+from experiments.pretrain.tasks import Rows
 from ntkft.batched import compile_outputs
 from ntkft.dynamics import per_output
 from ntkft.finetuning import FinetuneResult, Optimizer, finetune

@@ -10,14 +10,15 @@ from tokenizers import Tokenizer
 from experiments.ntk_along_pretraining.cells import alignment, kernel_distance, predicted, shape
 from experiments.ntk_along_pretraining.claims import QUANTITIES, along_training, claims, settles
 from experiments.ntk_along_pretraining.run import main, path
-from experiments.ntk_along_pretraining.setting import SMOKE, Rows, Source, build
+from experiments.ntk_along_pretraining.setting import SMOKE
 from experiments.pretrain.checkpoints import checkpoints
+from experiments.pretrain.tasks import Rows, Source, build
 from ntkft._errors import InputError
 from ntkft.batched import compile_outputs
 from ntkft.models import load, next_token, regression
 from tests.tolerances import CLOSED_FORM, KERNEL_F32, PARITY, kernel_error
 
-STEPS = (0, 8, 32, 128)
+STEPS, SIZES = (0, 8, 32, 128), dict(SMOKE.sizes)
 HEAD = regression(pool="mean", scale=SMOKE.scale, seed=0)
 
 
@@ -39,7 +40,7 @@ def tokenizer(smoke) -> Tokenizer:
 @pytest.fixture(scope="module")
 def rows(smoke, tokenizer):
     """The examples of the smoke run."""
-    return build(SMOKE.tasks[0][1], SMOKE, smoke[0], tokenizer)
+    return build(SMOKE.tasks[0][1], SIZES, smoke[0], tokenizer, scale=SMOKE.scale, seed=SMOKE.seed)
 
 
 def test_a_second_run_measures_nothing_and_another_setting_is_refused(smoke):
@@ -59,19 +60,19 @@ def test_a_second_run_measures_nothing_and_another_setting_is_refused(smoke):
 
 def test_every_kernel_is_the_sum_of_its_eigenvalues_and_holds_the_heads(smoke, rows):
     out, _, _ = smoke
-    train = rows.part("train")
+    train = rows.where("train")
     for step in STEPS:
         record = json.loads(path(out, "docs", "tiny", step).read_text())
         whole, head = np.load(path(out, "docs", "tiny", step).with_suffix(".npy")).astype(np.float64)
         values = np.array(record["all"]["eigenvalues"])
         np.testing.assert_allclose(record["all"]["trace"], values.sum(), rtol=CLOSED_FORM)
-        np.testing.assert_allclose(np.trace(whole[train, train]), len(values) * values.sum(), rtol=CLOSED_FORM)
+        np.testing.assert_allclose(np.trace(whole[train]), len(values) * values.sum(), rtol=CLOSED_FORM)
         np.testing.assert_allclose(sum(record["shares"].values()), 1, rtol=CLOSED_FORM)
-        share = np.trace(head[train, train]) / np.trace(whole[train, train])
+        share = np.trace(head[train]) / np.trace(whole[train])
         np.testing.assert_allclose(record["shares"]["head"], share, rtol=PARITY["float32"])
         # What is left without the head is a Gram matrix too, that of the other parameters.
-        rest = np.linalg.eigvalsh(whole - head)
-        assert rest[0] > -KERNEL_F32 * len(whole) * rest[-1]
+        rest = np.linalg.eigvalsh((whole - head)[train])
+        assert rest[0] > -KERNEL_F32 * len(rest) * rest[-1]
         low, high = record["all"]["decay_interval"]
         assert low <= high
 
@@ -86,9 +87,9 @@ def test_the_heads_kernel_is_that_of_its_features_and_training_begins_at_the_mod
     record = json.loads(path(out, "docs", "tiny", last.step).read_text())
     kernels = np.load(path(out, "docs", "tiny", last.step).with_suffix(".npy"))
     features = features.astype(np.float64)
-    assert kernel_error(kernels[1], features @ features.T) < KERNEL_F32
+    assert kernel_error(kernels[1], features @ features[rows.where("train")].T) < KERNEL_F32
 
-    train, test = rows.part("train"), rows.part("test")
+    train, test = rows.where("train"), rows.where("test")
     error = np.mean((outputs(model.params, rows.inputs)[test].astype(np.float64) - rows.y[test]) ** 2)
     of_mean = np.mean((rows.y[test] - rows.y[train].mean()) ** 2)
     for name in ("all", "head"):
@@ -118,7 +119,7 @@ def test_predicted_risk_is_that_of_gradient_descent_epoch_by_epoch(k):
     assert rows.outputs == ("scalar" if k == 1 else "trace")
     kernel, start = gram(18, 30, seed=0), generator.normal(size=(18, k))
     setting = replace(SMOKE, epochs=tuple(range(7)))
-    found = predicted(kernel, rows, start, setting, "float64")
+    found = predicted(kernel[:, :9], rows, start, setting, "float64")
 
     step, outputs, errors = 0.5 / np.linalg.eigvalsh(kernel[:9, :9] / 9)[-1], start, []
     for _ in setting.epochs:
@@ -216,7 +217,7 @@ def test_claims_of_rows_that_follow_perplexity():
 def test_three_classes_have_a_column_each(tokenizer, tmp_path):
     lines = [f"sentence {word} number {i} of class {i % 3}\t{i % 3}" for i, word in enumerate("abcdefgh" * 9)]
     (tmp_path / "three.tsv").write_text("text\tlabel\n" + "\n".join(lines))
-    rows = build(Source("three.tsv", ("0", "1", "2"), 12), SMOKE, tmp_path, tokenizer)
+    rows = build(Source("three.tsv", ("0", "1", "2"), 12), SIZES, tmp_path, tokenizer, scale=1.0, seed=0)
     assert (rows.y.shape, rows.outputs) == ((60, 3), "trace")
     assert set(rows.y.sum(axis=1)) == {1.0}
-    assert [rows.part(name) for name in rows.sizes] == [slice(0, 24), slice(24, 36), slice(36, 60)]
+    assert [rows.where(name) for name in rows.sizes] == [slice(0, 24), slice(24, 36), slice(36, 60)]

@@ -8,20 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-from experiments._kept import claim
 from experiments.ntk_selection.claims import ADAMW, claims, costs, regret, row, spearman
 from experiments.ntk_selection.figures import laws
 from experiments.ntk_selection.law import WORTH, judged, predictions
 from experiments.ntk_selection.run import compute, main
 from experiments.ntk_selection.runs import DECAY, adamw_rule, descend, predict
-from experiments.ntk_selection.setting import REAL, SMOKE, build, chosen
-from experiments.pretrain import sizes as pretrain
+from experiments.ntk_selection.setting import REAL, SMOKE, chosen
 from experiments.pretrain.checkpoints import checkpoints
-from experiments.pretrain.run import run as train
-from experiments.pretrain.tokenizer import prepare
+from experiments.pretrain.tasks import build_all
 from ntkft._errors import InputError
 from ntkft.finetuning import optimizers
-from ntkft.models import load, next_token
+from ntkft.models import load
 from ntkft.plots.style import png
 from ntkft.scaling import loss_curve, select
 from tests.tolerances import CLOSED_FORM, PARITY
@@ -31,10 +28,8 @@ COSTS = ("processor time", "seconds", "cpu", "compile")
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """The folder and results of the smoke run; its checkpoints are trained without the checks of their experiment."""
+    """The folder and results of the smoke run."""
     out = tmp_path_factory.mktemp("ntk_selection")
-    claim(out / "pretrain", pretrain.SMOKE)
-    train("tiny", pretrain.SMOKE, prepare(out / "pretrain", pretrain.SMOKE, None), out / "pretrain")
     return out, main(["--smoke", "--out", str(out)])
 
 
@@ -42,9 +37,7 @@ def smoke(tmp_path_factory):
 def last(smoke):
     """The last checkpoint with its model and rows."""
     checkpoint = chosen(checkpoints(smoke[0] / "pretrain"), SMOKE)[-1]
-    tokenizer = load(checkpoint.path, readout=next_token()).tokenizer
-    assert tokenizer is not None
-    rows = build(SMOKE.tasks[0][1], SMOKE, smoke[0], tokenizer)
+    (rows,) = build_all(SMOKE.tasks, SMOKE.size, [checkpoint], smoke[0], scale=SMOKE.scale, seed=SMOKE.seed).values()
     return checkpoint, load(checkpoint.path, readout=rows.readout), rows
 
 
