@@ -8,10 +8,10 @@ Claim     Along the pretraining of byte-pair GPTs of four sizes, on two tasks: (
 Source    This project's. Checkpoints: experiments/pretrain. Perplexity as the common axis of sizes: Xia et al. 2023,
           §5; kernel distance: Fort et al. 2020; centred alignment: Cortes, Mohri & Rostamizadeh 2012.
 Setting   `setting.REAL`. Exact kernel over 128 training, 64 validation and 192 test examples of documentation sentences
-          (the pretraining corpus holds SciPy's docstrings, so this is the task within it) and of questions of TREC, of
-          three classes and of two others (outside it). A fresh head on the mean token, all parameters trained; beside
-          it the kernel of the head alone. Full-batch gradient descent on the squared loss at 0.5/λ̂₁ of each kernel, up
-          to 2²⁰ epochs in closed form, stopped by the validation set; risk is relative to predicting the mean.
+          (the pretraining corpus holds SciPy's docstrings, so this is the task within it) and of questions of TREC
+          (outside it). A fresh head on the mean token, all parameters trained; beside it the kernel of the head alone.
+          Full-batch gradient descent on the squared loss at 0.5/λ̂₁ of each kernel, up to 2²⁰ epochs in closed form,
+          stopped by the validation set; risk is relative to predicting the mean.
 Command   python -m experiments.ntk_along_pretraining.run               (from the root of the repository)
 Minutes   about 20 on two CPU cores, 2 GB of memory, 0.2 GB of disk; one with --smoke, which first pretrains a tiny
           model. Every cell is kept in --out as soon as it is done, and a command that was interrupted goes on where it

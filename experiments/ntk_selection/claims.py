@@ -78,9 +78,12 @@ def claims(records: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dict
         (ADAMW, [(record, list(record["adamw"].values())) for record in records]),
         (DESCENT, [(record, [record["descent"]]) for record in records if record["descent"] is not None]),
     ):
-        real = costs((record, run) for record, several in runs for run in several)
-        mine = costs((record, record["kernel"]) for record, _ in runs)
-        results |= {f"kernels / {judge}: {name}": mine[name] / real[name] for name in mine}
+        real = [(record, run) for record, several in runs for run in several]
+        mine = [(record, record["kernel"]) for record, _ in runs]
+        results |= {f"kernels / {judge}: {name}": value for name, value in ratios(mine, real).items()}
+        for size in dict.fromkeys(record["size"] for record, _ in runs):
+            some = ([(record, run) for record, run in both if record["size"] == size] for both in (mine, real))
+            results[f"kernels / {judge}, {size}: operations"] = ratios(*some)["operations"]
     return results
 
 
@@ -123,6 +126,12 @@ def spearman(scores: Float[np.ndarray, " c"], risks: Float[np.ndarray, " c"]) ->
 def regret(scores: Float[np.ndarray, " c"], risks: Float[np.ndarray, " c"]) -> float:
     """Real risk of the lowest score over the lowest real risk, minus 1; a mean over lowest scores that are equal."""
     return float(risks[scores == scores.min()].mean() / risks.min() - 1)
+
+
+def ratios(mine: Sequence[tuple[Record, Record]], real: Sequence[tuple[Record, Record]]) -> dict[str, float]:
+    """Costs of one kind of runs over those of another."""
+    spent, by = costs(mine), costs(real)
+    return {name: spent[name] / by[name] for name in spent}
 
 
 def costs(runs: Iterable[tuple[Record, Record]]) -> dict[str, float]:

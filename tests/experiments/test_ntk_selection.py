@@ -150,6 +150,7 @@ def test_claims_follow_from_records():
     assert found["gradient descent, lowest validation risk: median error, %"] == pytest.approx(0, abs=1e-9)
     assert found["kernels / AdamW: processor time"] == pytest.approx(1 / 8)  # two runs, half of each is the judge's
     assert found["kernels / gradient descent: operations"] == pytest.approx(0.1)
+    assert found["kernels / AdamW, tiny: operations"] == pytest.approx(10 / 200)
 
 
 def test_rankings():
