@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, NullFormatter
 
 from experiments.training_trajectories.behaviour import OPTIONS, Behaviour
 from experiments.training_trajectories.setting import Trained
@@ -72,15 +72,15 @@ def accuracy_and_operations(found: Behaviour, trained: Trained) -> Figure:
     above.set_ylabel("cloze accuracy, %")
     below.set_ylabel("training operations")
     below.loglog()
-    _plain(below.xaxis)
+    _plain(below.xaxis, few=True)
     figure.legend(loc="outside lower center", frameon=False, fontsize=SMALL, ncols=3)
     return figure
 
 
-def _plain(axis: Axis) -> None:
-    """Numbers beside a short logarithmic axis as they are spoken."""
+def _plain(axis: Axis, *, few: bool = False) -> None:
+    """Numbers beside a short logarithmic axis as they are spoken; few: powers of ten alone."""
     axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axis.set_minor_formatter(NullFormatter() if few else LogFormatter(minor_thresholds=(2, 0.5)))
     axis.set_tick_params(which="minor", labelsize=SMALL)
 
 

@@ -7,6 +7,8 @@ Claim     (a) At the same held-out loss a smaller and a larger model have the sa
           the text of p_small − p_large has the higher perplexity the larger the model, also under sizes that took no
           part in it, and the largest model unlearns it late in training. (d) Accuracy on a cloze task follows
           perplexity, to which size adds next to nothing; the best size for given operations grows with them.
+          Not borne out: that they are nearer at the same loss than at the same step, and double descent beyond what
+          noise around a line shows (README.md).
 Source    Xia et al. 2023 (trends, interpolation, perplexity as a predictor); the test of double descent is this
           library's.
 Setting   `setting.REAL`, on the checkpoints of experiments/pretrain; 32,768 held-out tokens.
