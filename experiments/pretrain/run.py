@@ -3,7 +3,7 @@
 Claim     (a) At the end of the same 3.1 million tokens, held-out loss is lower the larger the model; (b) every size is
           below what frequencies of tokens predict, and from 1M on below what frequencies of pairs do; (c) a run that
           was interrupted ends at the same bits as one that was not; (d) a checkpoint, loaded as a Hugging Face GPT-2
-          directory, has the logits of the model in memory to 1e-5.
+          directory, has the logits of the model in memory to 1e-5. (a) is not borne out from 3M to 10M (README.md).
 Source    Radford et al. 2019 (architecture, tokenizer); Kaplan et al. 2020 (loss falls with size; 6·N·D operations).
 Setting   `sizes.REAL`. All public docstrings of Python's standard library and 17 packages, 2 % of them held out; AdamW,
           3,072 steps of 8 × 128 tokens; checkpoints after 0, 1, 2, 4, …, 2,048 and 3,072 steps.
@@ -12,7 +12,7 @@ Command   python -m experiments.pretrain.run                            (from th
           --sizes 30M 100M     larger ones, for a GPU
           --texts FILE         a user's own text in place of docstrings: documents between <|endoftext|> or blank lines
           --steps N            a longer training; with --texts or --steps nothing is compared with expected.toml
-Minutes   about 75 on two CPU cores, 2 GB of memory and 0.5 GB of disk; seconds with --smoke. A command that was
+Minutes   about 80 on two CPU cores, 2 GB of memory and 0.5 GB of disk; seconds with --smoke. A command that was
           interrupted goes on where it was.
 Expected  expected.toml
 """
