@@ -58,6 +58,9 @@ def claims(rows: Sequence[Mapping[str, Any]], setting: Setting) -> dict[str, flo
         mine = [row for row in rows if row["task"] == task]
         found = against_perplexity(mine) | along_training(mine, setting)
         results |= {f"{task}: {name}": value for name, value in found.items()}
+        late = against_perplexity([row for row in mine if row["step"] >= setting.turn])
+        results |= {f"{task}, from step {setting.turn} on: {name}": value for name, value in late.items()}
+        results |= {f"{task}: {name}": value for name, value in at_the_turn(mine).items()}
     return {"checkpoints × tasks": float(len(rows))} | results
 
 
@@ -96,6 +99,24 @@ def along_training(rows: Sequence[Mapping[str, Any]], setting: Setting) -> dict[
         "alignment, last minus first, smallest of the sizes": float(min(gained)),
         "distance to the last kernel, Spearman with step, highest of the sizes": max(nearer),
         "step at which the kernel has settled / the loss, median of the sizes": float(np.median(ratios)),
+    }
+
+
+def at_the_turn(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Where the spectrum of each size is steepest: perplexity, exponent, and what it has come down to at the end."""
+    steepest = [max(some, key=lambda row: row["decay"]) for some in by_size(rows).values()]
+    first, last = ([some[place] for some in by_size(rows).values()] for place in (0, -1))
+    return {
+        "perplexity where the decay exponent is largest, lowest of the sizes": min(
+            row["perplexity"] for row in steepest
+        ),
+        "perplexity where the decay exponent is largest, highest of the sizes": max(
+            row["perplexity"] for row in steepest
+        ),
+        "largest decay exponent, lowest of the sizes": min(row["decay"] for row in steepest),
+        "decay exponent before training, highest of the sizes": max(row["decay"] for row in first),
+        "decay exponent at the end, lowest of the sizes": min(row["decay"] for row in last),
+        "decay exponent at the end, highest of the sizes": max(row["decay"] for row in last),
     }
 
 

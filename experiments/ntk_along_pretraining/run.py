@@ -1,10 +1,11 @@
 """The neural tangent kernel along pretraining: spectrum, alignment and predicted fine-tuning, against perplexity.
 
 Claim     Along the pretraining of byte-pair GPTs of four sizes, on two tasks: (a) the test risk that the kernel of a
-          checkpoint predicts for fine-tuning falls with the checkpoint's perplexity, within each size and over all of
-          them; (b) the kernel's alignment with the targets rises; (c) the exponent of its eigenvalue decay and its
-          effective dimension follow perplexity, whatever the size; (d) its distance to the last kernel falls, and has
-          gone nine tenths of its way when the loss has.
+          checkpoint predicts for fine-tuning falls with the checkpoint's perplexity; (b) the kernel's alignment with
+          the targets rises; (c) the exponent of its eigenvalue decay and its effective dimension follow perplexity,
+          whatever the size; (d) its distance to the last kernel falls, and has gone nine tenths of its way when the
+          loss has. Of these (a) and (b) are not borne out, and (c) holds in two stages: the spectrum first collapses,
+          up to a perplexity of 200 to 300, and opens again from there (README.md).
 Source    This project's. Checkpoints: experiments/pretrain. Perplexity as the common axis of sizes: Xia et al. 2023,
           §5; kernel distance: Fort et al. 2020; centred alignment: Cortes, Mohri & Rostamizadeh 2012.
 Setting   `setting.REAL`. Exact kernel over 128 training, 64 validation and 192 test examples of documentation sentences
@@ -13,7 +14,7 @@ Setting   `setting.REAL`. Exact kernel over 128 training, 64 validation and 192 
           Full-batch gradient descent on the squared loss at 0.5/λ̂₁ of each kernel, up to 2²⁰ epochs in closed form,
           stopped by the validation set; risk is relative to predicting the mean.
 Command   python -m experiments.ntk_along_pretraining.run               (from the root of the repository)
-Minutes   about 20 on two CPU cores, 2 GB of memory, 0.2 GB of disk; one with --smoke, which first pretrains a tiny
+Minutes   about 20 on two CPU cores, 2 GB of memory, 25 MB of disk; one with --smoke, which first pretrains a tiny
           model. Every cell is kept in --out as soon as it is done, and a command that was interrupted goes on where it
           was.
 Expected  expected.toml
