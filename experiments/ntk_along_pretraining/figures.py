@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullFormatter
 
 from experiments.ntk_along_pretraining.claims import by_size, columns
-from experiments.ntk_along_pretraining.setting import GROUPS_SHOWN
+from experiments.ntk_along_pretraining.setting import GROUPS_SHOWN, Setting
 from ntkft.plots.style import GREY, SERIES, SMALL, new_grid
 
 Records = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
@@ -24,10 +24,10 @@ PANELS = {
 }
 
 
-def over_perplexity(rows: Sequence[Mapping[str, Any]], records: Records) -> Figure:
+def over_perplexity(rows: Sequence[Mapping[str, Any]], records: Records, setting: Setting) -> Figure:
     """A row of panels for each quantity, a column for each task, a line for each size; training runs to the right."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure, grid = new_grid("The tangent kernel along pretraining", len(PANELS), len(tasks))
+    figure, grid = new_grid(_title("The tangent kernel along pretraining", setting), len(PANELS), len(tasks))
     for line, (name, title) in zip(grid, PANELS.items(), strict=True):
         line[0].set_ylabel(title, fontsize=SMALL)
         for axes, task in zip(line, tasks, strict=True):
@@ -54,10 +54,10 @@ def over_perplexity(rows: Sequence[Mapping[str, Any]], records: Records) -> Figu
     return figure
 
 
-def spectra(records: Records, size: str) -> Figure:
+def spectra(records: Records, size: str, setting: Setting) -> Figure:
     """Eigenvalues as shares of the trace at every checkpoint of one size, from dark to light, a panel for each task."""
     mine = {task: found for (task, of), found in records.items() if of == size}
-    figure, grid = new_grid(f"Spectrum along pretraining, {size}", 1, len(mine))
+    figure, grid = new_grid(_title(f"Spectrum along pretraining, {size}", setting), 1, len(mine))
     for axes, (task, found) in zip(grid[0], mine.items(), strict=True):
         axes.set_title(task, fontsize=SMALL, loc="left")
         axes.set_xlabel("index k", fontsize=SMALL)
@@ -73,10 +73,10 @@ def spectra(records: Records, size: str) -> Figure:
     return figure
 
 
-def group_shares(records: Records) -> Figure:
+def group_shares(records: Records, setting: Setting) -> Figure:
     """Share of every parameter group in the kernel's trace over the steps: a row for each task, a column for sizes."""
     tasks, sizes = (list(dict.fromkeys(key[position] for key in records)) for position in (0, 1))
-    figure, grid = new_grid("Group shares of the trace", len(tasks), len(sizes))
+    figure, grid = new_grid(_title("Group shares of the trace", setting), len(tasks), len(sizes))
     for line, task in zip(grid, tasks, strict=True):
         line[0].set_ylabel(f"{task}: share", fontsize=SMALL)
         for axes, size in zip(line, sizes, strict=True):
@@ -94,10 +94,10 @@ def group_shares(records: Records) -> Figure:
     return figure
 
 
-def settling(rows: Sequence[Mapping[str, Any]], share: float) -> Figure:
+def settling(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     """What is left of the way to the last kernel (solid) and the last loss (dashed), a panel for each task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure, grid = new_grid("Way left to the last checkpoint", 1, len(tasks))
+    figure, grid = new_grid(_title("Way left to the last checkpoint", setting), 1, len(tasks))
     for axes, task in zip(grid[0], tasks, strict=True):
         axes.set_title(task, fontsize=SMALL, loc="left")
         mine = by_size([row for row in rows if row["task"] == task])
@@ -105,7 +105,7 @@ def settling(rows: Sequence[Mapping[str, Any]], share: float) -> Figure:
             step, loss, left = columns(some, "step", "loss", "to_final")
             axes.plot(_places(step), left / left[0], "o-", color=colour, markersize=2.5, linewidth=1.3, label=size)
             axes.plot(_places(step), (loss - loss[-1]) / (loss[0] - loss[-1]), "--", color=colour, linewidth=1)
-        axes.axhline(share, color=GREY, linewidth=1, linestyle=":")
+        axes.axhline(setting.settled, color=GREY, linewidth=1, linestyle=":")
         _log_steps(axes)
     grid[0][0].set_ylabel("share of the first", fontsize=SMALL)
     grid[0][0].plot([], [], "-", color=GREY, label="kernel distance")
@@ -113,6 +113,11 @@ def settling(rows: Sequence[Mapping[str, Any]], share: float) -> Figure:
     grid[0][0].plot([], [], ":", color=GREY, label="settled")
     _legend_below(figure, grid[0][0], len(tasks))
     return figure
+
+
+def _title(what: str, setting: Setting) -> str:
+    n = dict(setting.sizes)["train"]
+    return f"{what}\nGPTs of experiments/pretrain, {n} training examples, seed {setting.seed}"
 
 
 def _places(steps) -> np.ndarray:
