@@ -4,7 +4,7 @@ Every record states what it cost: `cpu`, processor seconds; `compile`, seconds o
 `operations`, counted:
 
     training    6·P·t·n an epoch, and 2·P·t·v for every look at the v validation examples
-    a kernel    its contractions, as its plan counts them; (3 + k)·2·P·t·N for passes over N = n + v examples (outputs,
+    a kernel    its contractions, as its plans count them; (3 + k)·2·P·t·(2n + v) for passes over examples (outputs,
                 forward twice, k times back); 9 (nk)³ for eigenvalues
 
 P parameters outside the embeddings, t tokens of an example. Test examples are looked at for the truth, and not counted:
@@ -13,6 +13,7 @@ P parameters outside the embeddings, t tokens of an example. Test examples are l
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from experiments.pretrain.tasks import Rows
 from ntkft.batched import compile_outputs
 from ntkft.dynamics import per_output
 from ntkft.finetuning import FinetuneResult, Optimizer, finetune
-from ntkft.kernels import empirical_ntk
+from ntkft.kernels import Plan, empirical_ntk
 from ntkft.models import Model
 from ntkft.report.cost import timed
 from ntkft.report.prediction import Problem
@@ -46,10 +47,10 @@ def predict(model: Model, rows: Rows, checkpoint: Checkpoint, setting: Setting) 
     curve: of kernel gradient descent, epochs 0, 1, …; head: the lowest such risk with all but the head frozen;
     left: the share of the training residual left after `setting.time` steps; step_size: ε
     """
-    problem, spent = timed(lambda: problem_of(model, rows))
+    (problem, plans), spent = timed(lambda: problem_of(model, rows))
     risk, more = timed(lambda: kernel_risk(checkpoint.size, problem, step=setting.step, epochs=setting.epochs))
-    kernel, count = problem.kernel, len(problem.targets)
-    n, k = problem.sizes["train"], problem.targets.shape[1]
+    kernel, n, k = problem.kernel, problem.sizes["train"], problem.targets.shape[1]
+    count = n + len(problem.targets)  # training examples are differentiated for either block
     passes = (3 + k) * 2 * checkpoint.non_embedding * rows.tokens * count
     order = n * k if kernel.outputs == "full" else n
     return {
@@ -59,22 +60,25 @@ def predict(model: Model, rows: Rows, checkpoint: Checkpoint, setting: Setting) 
         "step_size": risk.step_size,
         "head": probe(problem, setting).risk,
         "left": left(problem, risk.step_size, setting),
-        "plan": str(kernel.plan),
+        "plan": [str(plan) for plan in plans],
         "cpu": spent.cpu + more.cpu,
         "compile": spent.compile + more.compile,
-        "operations": kernel.plan.tiles * kernel.plan.flops + passes + 9 * order**3,
+        "operations": sum(plan.tiles * plan.flops for plan in plans) + passes + 9 * order**3,
         "judged": 1.0,
     }
 
 
-def problem_of(model: Model, rows: Rows) -> Problem:
-    """The exact kernel over training and validation examples, the head's beside it; no label of a test example."""
+def problem_of(model: Model, rows: Rows) -> tuple[Problem, tuple[Plan, ...]]:
+    """The exact kernel of training and validation examples with the training ones, the head's beside it, and its plans.
+
+    A prediction looks at no other columns. No label of a test example.
+    """
     sizes = {**rows.sizes, "test": 0}
     inputs, y = rows.first(sum(sizes.values()))
-    kernel = empirical_ntk(
+    compute = partial(
+        empirical_ntk,
         model.apply_fn,
         model.params,
-        inputs,
         outputs=rows.outputs,
         groups={
             HEAD: model.groups[HEAD],
@@ -82,8 +86,13 @@ def problem_of(model: Model, rows: Rows) -> Problem:
         },
         memory=MEMORY,
     )
+    (train, _), (validation, _) = rows.part("train"), rows.part("validation")
+    parts = compute(train), compute(validation, train)
+    groups = {name: np.concatenate([part.groups[name] for part in parts]) for name in parts[0].groups}
+    total = np.concatenate([part.total for part in parts])
+    kernel = replace(parts[0], total=total, groups=groups, symmetric=False)
     pretrained = np.asarray(compile_outputs(model.apply_fn, BATCH)(model.params, inputs), np.float64)
-    return Problem(kernel, sizes, y, pretrained)
+    return Problem(kernel, sizes, y, pretrained), tuple(part.plan for part in parts)
 
 
 def probe(problem: Problem, setting: Setting) -> KernelRisk:

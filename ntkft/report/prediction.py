@@ -49,7 +49,7 @@ _LEVEL = 0.9
 class Problem:
     """A kernel over N = n + v + m rows with the targets and pretrained outputs of every row.
 
-    kernel:     square, rows in the order training, validation, test
+    kernel:     rows in the order training, validation, test; columns alike, or those of training alone
     sizes:      n, v and m by name
     targets:    y, `[N, k]`; pretrained: f_PT, `[N, k]`
     """
