@@ -19,7 +19,8 @@ SHOWN = (WORTH, BRIDGE, "pooled", "ats", KERNEL)
 def predicted(rows: Sequence[Mapping[str, Any]], setting: Setting) -> Figure:
     """A panel for each task, a row for each way of fine-tuning: colours are sizes, markers stages of pretraining."""
     names = [name for name, _ in setting.tasks]
-    title = "Risk of fine-tuning, 1 = predicting the mean: kernel and real"
+    title = "Risk of fine-tuning, 1 = predicting the mean: kernel and real\n"
+    title += f"GPTs of experiments/pretrain, {setting.size['train']} training examples, seed {setting.seed}"
     figure, grid = new_grid(title, 2, len(names))
     for line, judge in zip(grid, (ADAMW, DESCENT), strict=True):
         score = key("kernel", judge)
