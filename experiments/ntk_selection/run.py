@@ -1,18 +1,18 @@
 """Which checkpoint to fine-tune, said by its kernel before any fine-tuning, and judged by fine-tuning them all.
 
-Claim     For byte-pair GPTs of three sizes, untrained, early, in the middle and at the end of their pretraining, on three
-          tasks: (a) the validation risk that the kernel of a checkpoint predicts ranks the 12 checkpoints as the test
-          risk of really fine-tuned ones does, Spearman 0.8 in the mean over tasks, under full-batch gradient descent
-          and under AdamW with the best of three rates; (b) at a tenth of the cost of fine-tuning; (c) better than
-          pretraining loss, size, risk before fine-tuning, a linear probe and one epoch of training; (d) the rectified
-          law with its knees read off the kernel predicts the risk at n = 64 from n ≤ 32 better than laws without.
-          (a) and (c) hold for gradient descent and not for AdamW, (d) on one of two tasks, and (b) is missed: a third
-          (README.md).
+Claim     For byte-pair GPTs of three sizes, untrained, early, in the middle and at the end of their pretraining, on
+          three tasks: (a) the validation risk that the kernel of a checkpoint predicts ranks the 12 checkpoints as the
+          test risk of really fine-tuned ones does, Spearman 0.8 in the mean over tasks, under full-batch gradient
+          descent and under AdamW with the best of three rates; (b) at a tenth of the cost of fine-tuning; (c) better
+          than pretraining loss, size, risk before fine-tuning, a linear probe and one epoch of training; (d) the
+          rectified law with its knees read off the kernel predicts the risk at n = 64 from n ≤ 32 better than laws
+          without. (a) and (c) hold for gradient descent and not for AdamW, (d) on one of two tasks, and (b) is missed:
+          a third (README.md).
 Source    Sun & Raskutti 2026 (the prediction); Lin et al. 2024 (the law, Accept-then-Stop); the bridge between them is
           this project's. Checkpoints: experiments/pretrain.
-Setting   `setting.REAL`: 36 cells. Fresh head on the mean token, all parameters trained on the squared loss; 64 training,
-          192 validation, 320 test examples of at most 24 tokens. The kernel sees no test example. Gradient descent at
-          0.5/λ̂₁ for at most 44 epochs; AdamW in batches of 16, 12 epochs; learning curves on two tasks.
+Setting   `setting.REAL`: 36 cells. Fresh head on the mean token, all parameters trained on the squared loss; 64
+          training, 192 validation, 320 test examples of at most 24 tokens. The kernel sees no test example. Gradient
+          descent at 0.5/λ̂₁ for at most 44 epochs; AdamW in batches of 16, 12 epochs; learning curves on two tasks.
 Command   python -m experiments.ntk_selection.run                       (from the root of the repository)
 Minutes   about 50 processor minutes, 3 GB of memory, after experiments/pretrain; one with --smoke, which pretrains a
           tiny model first. Every record is kept in --out as soon as it is done, and a command that was interrupted goes

@@ -187,5 +187,5 @@ def test_laws_are_given_what_the_smaller_sets_show():
 
 def test_checkpoints_that_are_not_there_are_named(smoke):
     found = checkpoints(smoke[0] / "pretrain")
-    with pytest.raises(InputError, match=r"there is no 0\.3M at step 128, 0\.3M at step 1024"):
+    with pytest.raises(InputError, match=r"there is no 0\.3M at step 0, 0\.3M at step 128"):
         chosen(found, REAL)
