@@ -137,5 +137,5 @@ def columns(rows: Sequence[Mapping[str, Any]], *names: str) -> tuple[Float[np.nd
 
 
 def spearman(x: Float[np.ndarray, " s"], y: Float[np.ndarray, " s"]) -> float:
-    """Rank correlation."""
-    return float(np.corrcoef(scipy.stats.rankdata(x), scipy.stats.rankdata(y))[0, 1])
+    """Rank correlation, a rational number, without the rounding of its last digits."""
+    return round(float(np.corrcoef(scipy.stats.rankdata(x), scipy.stats.rankdata(y))[0, 1]), 12)

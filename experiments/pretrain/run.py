@@ -12,7 +12,7 @@ Command   python -m experiments.pretrain.run                            (from th
           --sizes 30M 100M     larger ones, for a GPU
           --texts FILE         a user's own text in place of docstrings: documents between <|endoftext|> or blank lines
           --steps N            a longer training; with --texts or --steps nothing is compared with expected.toml
-Minutes   about 80 on two CPU cores, 2 GB of memory and 0.5 GB of disk; seconds with --smoke. A command that was
+Minutes   about 90 on two CPU cores, 2 GB of memory and 0.5 GB of disk; seconds with --smoke. A command that was
           interrupted goes on where it was.
 Expected  expected.toml
 """
