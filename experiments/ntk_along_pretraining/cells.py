@@ -6,7 +6,6 @@ shape, alignment and distances are those of the centred kernel HKH, H = I − 11
 it is.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ from jaxtyping import Float
 
 from experiments.ntk_along_pretraining.setting import GROUPS_SHOWN, HEAD, Setting
 from experiments.pretrain.checkpoints import Checkpoint
+from experiments.pretrain.kernels import training_columns
 from experiments.pretrain.tasks import Rows
-from ntkft._tree import take_examples
 from ntkft.batched import compile_outputs
 from ntkft.dynamics import accuracy, dual_coefficients, gradient_descent, outputs_at
-from ntkft.kernels import empirical_ntk
 from ntkft.models import load
 from ntkft.spectra import (
     decay_interval,
@@ -46,23 +44,14 @@ def cell(checkpoint: Checkpoint, rows: Rows, setting: Setting, kernels: Path) ->
     """
     model = load(checkpoint.path, readout=rows.readout)
     pretrained = np.asarray(compile_outputs(model.apply_fn, BATCH)(model.params, rows.inputs), np.float64)
-    compute = partial(
-        empirical_ntk, model.apply_fn, model.params, outputs=rows.outputs, groups=GROUPS_SHOWN, memory=MEMORY
-    )
     train, k = rows.where("train"), rows.y.shape[1]
     others = slice(train.stop, len(rows.y))
-    kernel = compute(take_examples(rows.inputs, train))
-    cross = compute(take_examples(rows.inputs, others), take_examples(rows.inputs, train))
-    both = np.stack(
-        [
-            np.concatenate([kernel.total, cross.total]),
-            np.concatenate([kernel.groups[HEAD], cross.groups[HEAD]]),
-        ]
-    )
+    kernel, _ = training_columns(model, rows, others, groups=GROUPS_SHOWN, memory=MEMORY)
+    both = np.stack([kernel.total, kernel.groups[HEAD]])
     both /= k  # a trace is a sum over outputs
     kernels.parent.mkdir(parents=True, exist_ok=True)
     np.save(kernels, both)
-    traces = {name: float(np.trace(np.asarray(group))) for name, group in kernel.groups.items()}
+    traces = {name: float(np.trace(group[train])) for name, group in kernel.groups.items()}
     return {
         "size": checkpoint.size,
         "parameters": checkpoint.parameters,

@@ -12,10 +12,12 @@ from jaxtyping import Float
 
 from experiments.ntk_selection.runs import best
 from experiments.ntk_selection.setting import Setting
+from ntkft.report.prediction import SETS
 
 ADAMW, DESCENT = "AdamW", "gradient descent"
 METHODS = {
     "kernel": "kernel, no fine-tuning",
+    "alone": "kernel of the training examples alone",
     "probe": "kernel of the head: linear probe",
     "pretraining": "pretraining loss",
     "parameters": "number of parameters",
@@ -32,17 +34,19 @@ Record = Mapping[str, Any]
 def row(record: Record, setting: Setting) -> dict[str, Any]:
     """One cell: the scores of every method, and the real test risks by how it was fine-tuned.
 
-    `AdamW`: at the rate and epoch that the validation examples choose, `gradient descent`: at the epoch. Where
-    the latter is the judge, the kernel chooses among the epochs that it had: `kernel, gradient descent`.
+    `AdamW`: at the rate and epoch that the validation examples choose, `gradient descent`: at the epoch. Where the
+    latter is the judge, kernels choose among the epochs that it had: `kernel, gradient descent`.
     """
-    kernel, runs = record["kernel"], record["adamw"]
-    validation, test = record["unit"]["validation"], record["unit"]["test"]
+    kernel, alone, runs = record["kernel"], record["alone"], record["adamw"]
+    train, validation, test = (record["unit"][name] for name in SETS)
     chosen = min(runs.values(), key=lambda run: run["validation"][best(run)])
     along = runs[str(setting.rate)]
     found = {
         **{name: record[name] for name in ("task", "size", "step")},
         "kernel": min(kernel["curve"]) / validation,
         key("kernel", DESCENT): min(kernel["curve"][: setting.checks[-1] + 1]) / validation,
+        "alone": min(alone["curve"]) / train,
+        key("alone", DESCENT): min(alone["curve"][: setting.checks[-1] + 1]) / train,
         "probe": kernel["head"] / validation,
         "pretraining": record["loss"],
         "parameters": -record["parameters"],
@@ -79,11 +83,12 @@ def claims(records: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dict
         (DESCENT, [(record, [record["descent"]]) for record in records if record["descent"] is not None]),
     ):
         real = [(record, run) for record, several in runs for run in several]
-        mine = [(record, record["kernel"]) for record, _ in runs]
-        results |= {f"kernels / {judge}: {name}": value for name, value in ratios(mine, real).items()}
-        for size in dict.fromkeys(record["size"] for record, _ in runs):
-            some = ([(record, run) for record, run in both if record["size"] == size] for both in (mine, real))
-            results[f"kernels / {judge}, {size}: operations"] = ratios(*some)["operations"]
+        for name, kind in (("kernels", "kernel"), ("kernels of training examples", "alone")):
+            mine = [(record, record[kind]) for record, _ in runs]
+            results |= {f"{name} / {judge}: {cost}": value for cost, value in ratios(mine, real).items()}
+            for size in dict.fromkeys(record["size"] for record, _ in runs):
+                some = ([(record, run) for record, run in both if record["size"] == size] for both in (mine, real))
+                results[f"{name} / {judge}, {size}: operations"] = ratios(*some)["operations"]
     return results
 
 
@@ -112,8 +117,8 @@ def agreement(rows: Sequence[Mapping[str, Any]], method: str, judge: str) -> dic
 
 
 def key(method: str, judge: str) -> str:
-    """Where a row has the score of a method; two of them depend on how fine-tuning is really done."""
-    return f"{method}, {judge}" if judge == DESCENT and method in ("kernel", "validation") else method
+    """Where a row has the score of a method; some depend on how fine-tuning is really done."""
+    return f"{method}, {judge}" if judge == DESCENT and method in ("kernel", "alone", "validation") else method
 
 
 def spearman(scores: Float[np.ndarray, " c"], risks: Float[np.ndarray, " c"]) -> float:

@@ -1,11 +1,12 @@
-"""What is computed for a cell, each kept in a file once done: the prediction from one kernel, and real runs.
+"""What is computed for a cell, each kept in a file once done: predictions from two kernels, and real runs.
 
 Every record states what it cost: `cpu`, processor seconds; `compile`, seconds of the clock in the compiler; and
 `operations`, counted:
 
     training    6·P·t·n an epoch, and 2·P·t·v for every look at the v validation examples
-    a kernel    its contractions, as its plans count them; (3 + k)·2·P·t·(2n + v) for passes over examples (outputs,
-                forward twice, k times back); 9 (nk)³ for eigenvalues
+    a kernel    its contractions, as its plans count them; (3 + k)·2·P·t for every example that is differentiated, n for
+                that of the training examples, 2n + v for that with the validation examples too (outputs, forward twice,
+                k times back); 9 (nk)³ for eigenvalues
 
 P parameters outside the embeddings, t tokens of an example. Test examples are looked at for the truth, and not counted:
 `judged` is the share of a run's operations that count.
@@ -13,7 +14,6 @@ P parameters outside the embeddings, t tokens of an example. Test examples are l
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import optax
 
 from experiments.ntk_selection.setting import Setting
 from experiments.pretrain.checkpoints import Checkpoint
+from experiments.pretrain.kernels import training_columns
 from experiments.pretrain.tasks import Rows
 from ntkft.batched import compile_outputs
 from ntkft.dynamics import per_output
@@ -29,7 +30,7 @@ from ntkft.kernels import Plan, empirical_ntk
 from ntkft.models import Model
 from ntkft.report.cost import timed
 from ntkft.report.prediction import Problem
-from ntkft.report.ranking import KernelRisk, kernel_risk
+from ntkft.report.ranking import Judge, KernelRisk, kernel_risk
 from ntkft.scaling import residual_left
 from ntkft.spectra import spectrum_of_matrix
 
@@ -48,11 +49,8 @@ def predict(model: Model, rows: Rows, checkpoint: Checkpoint, setting: Setting) 
     left: the share of the training residual left after `setting.time` steps; step_size: ε
     """
     (problem, plans), spent = timed(lambda: problem_of(model, rows))
-    risk, more = timed(lambda: kernel_risk(checkpoint.size, problem, step=setting.step, epochs=setting.epochs))
-    kernel, n, k = problem.kernel, problem.sizes["train"], problem.targets.shape[1]
-    count = n + len(problem.targets)  # training examples are differentiated for either block
-    passes = (3 + k) * 2 * checkpoint.non_embedding * rows.tokens * count
-    order = n * k if kernel.outputs == "full" else n
+    risk, more = timed(lambda: risk_of(checkpoint.size, problem, "validation", setting))
+    n = problem.sizes["train"]  # training examples are differentiated for either block
     return {
         "curve": risk.curve.tolist(),
         "epoch": risk.epoch,
@@ -63,7 +61,33 @@ def predict(model: Model, rows: Rows, checkpoint: Checkpoint, setting: Setting) 
         "plan": [str(plan) for plan in plans],
         "cpu": spent.cpu + more.cpu,
         "compile": spent.compile + more.compile,
-        "operations": sum(plan.tiles * plan.flops for plan in plans) + passes + 9 * order**3,
+        "operations": _kernel_operations(problem, plans, n + len(problem.targets), checkpoint, rows),
+        "judged": 1.0,
+    }
+
+
+def estimate(model: Model, rows: Rows, checkpoint: Checkpoint, setting: Setting) -> dict[str, Any]:
+    """Generalised cross-validation by epoch, from the kernel of the training examples alone.
+
+    curve: of kernel gradient descent, epochs 0, 1, …; step_size: ε, as that of `predict`
+    """
+
+    def work() -> tuple[Problem, Plan, KernelRisk]:
+        train, y = rows.part("train")
+        kernel = empirical_ntk(model.apply_fn, model.params, train, outputs=rows.outputs, memory=MEMORY)
+        pretrained = np.asarray(compile_outputs(model.apply_fn, BATCH)(model.params, train), np.float64)
+        problem = Problem(kernel, {"train": len(y), "validation": 0, "test": 0}, y, pretrained)
+        return problem, kernel.plan, risk_of(checkpoint.size, problem, "gcv", setting)
+
+    (problem, plan, risk), spent = timed(work)
+    return {
+        "curve": risk.curve.tolist(),
+        "epoch": risk.epoch,
+        "step_size": risk.step_size,
+        "plan": str(plan),
+        "cpu": spent.cpu,
+        "compile": spent.compile,
+        "operations": _kernel_operations(problem, [plan], len(problem.targets), checkpoint, rows),
         "judged": 1.0,
     }
 
@@ -75,30 +99,24 @@ def problem_of(model: Model, rows: Rows) -> tuple[Problem, tuple[Plan, ...]]:
     """
     sizes = {**rows.sizes, "test": 0}
     inputs, y = rows.first(sum(sizes.values()))
-    compute = partial(
-        empirical_ntk,
-        model.apply_fn,
-        model.params,
-        outputs=rows.outputs,
-        groups={
-            HEAD: model.groups[HEAD],
-            "body": "|".join(regex for name, regex in model.groups.items() if name != HEAD),
-        },
-        memory=MEMORY,
-    )
-    (train, _), (validation, _) = rows.part("train"), rows.part("validation")
-    parts = compute(train), compute(validation, train)
-    groups = {name: np.concatenate([part.groups[name] for part in parts]) for name in parts[0].groups}
-    total = np.concatenate([part.total for part in parts])
-    kernel = replace(parts[0], total=total, groups=groups, symmetric=False)
+    groups = {
+        HEAD: model.groups[HEAD],
+        "body": "|".join(regex for name, regex in model.groups.items() if name != HEAD),
+    }
+    kernel, plans = training_columns(model, rows, rows.where("validation"), groups=groups, memory=MEMORY)
     pretrained = np.asarray(compile_outputs(model.apply_fn, BATCH)(model.params, inputs), np.float64)
-    return Problem(kernel, sizes, y, pretrained), tuple(part.plan for part in parts)
+    return Problem(kernel, sizes, y, pretrained), plans
+
+
+def risk_of(name: str, problem: Problem, judge: Judge, setting: Setting) -> KernelRisk:
+    """Kernel gradient descent at the setting's step and epochs."""
+    return kernel_risk(name, problem, judge=judge, step=setting.step, epochs=setting.epochs)
 
 
 def probe(problem: Problem, setting: Setting) -> KernelRisk:
     """The linear probe: features stay as they are, so the kernel is the head's."""
     head = replace(problem.kernel, total=problem.kernel.groups[HEAD], groups={})
-    return kernel_risk("probe", replace(problem, kernel=head), step=setting.step, epochs=setting.epochs)
+    return risk_of("probe", replace(problem, kernel=head), "validation", setting)
 
 
 def left(problem: Problem, step_size: float, setting: Setting) -> float:
@@ -160,6 +178,15 @@ def adamw_rule(rate: float) -> Optimizer:
 def best(record: dict[str, Any]) -> int:
     """Position of the recorded epoch that the validation examples choose."""
     return int(np.argmin(record["validation"]))
+
+
+def _kernel_operations(
+    problem: Problem, plans: Sequence[Plan], differentiated: int, checkpoint: Checkpoint, rows: Rows
+) -> float:
+    k = problem.targets.shape[1]
+    passes = (3 + k) * 2 * checkpoint.non_embedding * rows.tokens * differentiated
+    order = problem.sizes["train"] * (k if problem.kernel.outputs == "full" else 1)
+    return sum(plan.tiles * plan.flops for plan in plans) + passes + 9 * order**3
 
 
 def _finetune(

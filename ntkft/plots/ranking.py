@@ -13,14 +13,19 @@ _LONGEST = 44
 
 
 def ranking(
-    names: Sequence[str], epochs: Int[np.ndarray, " s"], curves: Sequence[Float[np.ndarray, " s"]], task: str
+    names: Sequence[str],
+    epochs: Int[np.ndarray, " s"],
+    curves: Sequence[Float[np.ndarray, " s"]],
+    *,
+    risk: str,
+    task: str,
 ) -> Figure:
-    """Predicted validation risk of every checkpoint over epochs, the best named first; a mark where it is lowest.
+    """Predicted risk of every checkpoint over epochs, the best named first; a mark where it is lowest.
 
-    task: what the risk is of, for the title. Colours reach for the nine best; the others are grey, without a name.
+    risk: how it is measured; task: what it is of. Colours reach for the nine best; the others are grey, without a name.
     """
     figure, axes = new_axes(
-        f"Predicted risk of {len(names)} checkpoints\n{task}", "epoch of full-batch gradient descent", "validation MSE",
+        f"Predicted risk of {len(names)} checkpoints\n{task}", "epoch of full-batch gradient descent", risk,
         height=3.6 + 0.2 * min(len(names), len(SERIES)),
     )  # fmt: skip
     for place, (name, curve) in enumerate(zip(names, curves, strict=True)):

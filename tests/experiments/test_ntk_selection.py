@@ -51,8 +51,8 @@ def test_a_run_that_was_interrupted_says_what_an_uninterrupted_one_does(smoke, t
     for name in ("predicted", "rankings"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     kept = {path: json.loads(path.read_text()) for path in out.glob("docs/*.json")}
-    assert len(kept) == 3 * (2 + len(SMOKE.rates))
-    for kind in ("kernel", "descent", "adamw-32-0.003"):
+    assert len(kept) == 3 * (3 + len(SMOKE.rates))
+    for kind in ("kernel", "alone", "descent", "adamw-32-0.003"):
         (out / "docs" / f"tiny-0000016-{kind}.json").unlink()
     assert but_costs(main(["--smoke", "--out", str(out)])) == but_costs(results)
     for path, record in kept.items():
@@ -88,6 +88,19 @@ def test_at_a_small_step_really_trained_risk_is_that_of_the_kernel(last):
     np.testing.assert_allclose(np.array(real["validation"])[1:] - curve[0], curve[1:] - curve[0], rtol=0.01)
 
 
+def test_before_training_cross_validation_is_the_training_error_and_steps_are_those_of_the_prediction(smoke, last):
+    checkpoint, model, rows = last
+    x, y = rows.part("train")
+    error = float(np.mean(np.sum((np.asarray(model.apply_fn(model.params, x)) - y) ** 2, axis=1)))
+    alone, kernel = (
+        json.loads((smoke[0] / "docs" / f"tiny-{checkpoint.step:07d}-{kind}.json").read_text())
+        for kind in ("alone", "kernel")
+    )
+    assert alone["curve"][0] == pytest.approx(error, rel=PARITY["float32"])
+    assert alone["step_size"] == pytest.approx(kernel["step_size"], rel=PARITY["float32"])
+    assert alone["operations"] < kernel["operations"] / 1.5
+
+
 def test_operations_are_counted_as_stated(last):
     checkpoint, model, rows = last
     p, t, (n, v, m) = checkpoint.non_embedding, rows.tokens, rows.sizes.values()
@@ -112,7 +125,7 @@ def test_a_rate_in_the_state_is_the_rule_of_the_library():
 
 def by_hand(place: int, task: str, risk: float, score: float) -> dict:
     """A cell of the smoke setting with this real risk and predicted risk, in units of the mean predictor's."""
-    unit = {"validation": 2.0, "test": 3.0}
+    unit = {"train": 4.0, "validation": 2.0, "test": 3.0}
     spent = {"cpu": 8.0, "compile": 0.0, "operations": 100.0, "judged": 0.5}
 
     def run(risk):
@@ -127,6 +140,7 @@ def by_hand(place: int, task: str, risk: float, score: float) -> dict:
         "unit": unit,
         "kernel": {"curve": [2.4, 2 * score, 2.1], "head": 2.0 + place, "left": 0.2 * (place + 1)}
         | {"cpu": 1.0, "compile": 0.0, "operations": 10.0, "judged": 1.0},
+        "alone": {"curve": [4.4, 4 * score, 4.2], "cpu": 0.5, "compile": 0.0, "operations": 4.0, "judged": 1.0},
         "descent": run(risk) if task == "a" else None,
         "adamw": {"0.001": run(2 * risk), "0.003": run(risk)},
         "curve": {str(n): run(risk * (1 + 0.5 / n)) for n, _ in SMOKE.points},
@@ -151,6 +165,9 @@ def test_claims_follow_from_records():
     assert found["kernels / AdamW: processor time"] == pytest.approx(1 / 8)  # two runs, half of each is the judge's
     assert found["kernels / gradient descent: operations"] == pytest.approx(0.1)
     assert found["kernels / AdamW, tiny: operations"] == pytest.approx(10 / 200)
+    assert [each["alone"] for each in rows[:3]] == pytest.approx(risks)
+    assert found["gradient descent, alone: Spearman, mean over tasks"] == pytest.approx(1)
+    assert found["kernels of training examples / gradient descent: operations"] == pytest.approx(4 / 100)
 
 
 def test_rankings():

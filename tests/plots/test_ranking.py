@@ -11,10 +11,11 @@ EPOCHS = np.array([0, 1, 2, 4, 8, 16, 1_000])
 def test_every_curve_is_drawn_and_marked_where_it_is_lowest():
     curves = [1 + place + 0.1 * np.abs(np.arange(7) - place % 7) for place in range(11)]
     names = [f"checkpoints/{'a long folder/' * 5}step-{place}" for place in range(11)]
-    figure = ranking(names, EPOCHS, curves, "docs, n = 8, seed 0")
+    figure = ranking(names, EPOCHS, curves, risk="GCV", task="docs, n = 8, seed 0")
     (axes,) = figure.axes
     lines = axes.get_lines()
     assert axes.get_title("left") == "Predicted risk of 11 checkpoints\ndocs, n = 8, seed 0"
+    assert axes.get_ylabel() == "GCV"
     for place, curve in enumerate(curves):
         drawn, mark = lines[2 * place].get_xydata(), lines[2 * place + 1].get_xydata()
         np.testing.assert_array_equal(drawn, np.stack([EPOCHS, curve], axis=1))
