@@ -61,9 +61,9 @@ def train(
 ) -> State:
     """Train a size to its last step and write its checkpoints into `folder`, from wherever an interrupt left it.
 
-    `progress` is called with (steps done, steps) after every step. Cost: 6 · parameters · tokens operations, a head
-    over the vocabulary included, and memory for four copies of the parameters and the logits of a batch. Raises
-    `InputError` when the loss stops being finite.
+    `progress` is called with (steps done, steps): once for those found done, and after every step. Cost: 6 · parameters
+    · tokens operations, a head over the vocabulary included, and memory for four copies of the parameters and the
+    logits of a batch. Raises `InputError` when the loss stops being finite.
     """
     advance, likelihoods = compiled(size, setting)
     state = initial_state(size, setting)
@@ -73,6 +73,7 @@ def train(
         saved = manager.latest_step()
         if saved is not None:
             state = manager.restore(saved, args=ocp.args.StandardRestore(state))
+            progress(saved, setting.steps)
         for stop in (step for step in saves if step >= (saved or 0)):
             for step in range(int(state.step), stop):
                 state = jax.block_until_ready(advance(state, text.train[batch_rows(len(text.train), step, setting)]))

@@ -71,6 +71,9 @@ def test_a_run_interrupted_twice_writes_the_same_bytes(text, straight, tmp_path)
     assert {Path("step-0000006/model.safetensors"), Path("step-0000004.npy"), Path("perplexities.npy")} <= names
     for name in names:
         assert (tmp_path / "tiny" / name).read_bytes() == (straight / name).read_bytes(), name
+    reported = []
+    train("tiny", TINY["tiny"], SHORT, text, tmp_path / "tiny", lambda *steps: reported.append(steps))
+    assert reported == [(SHORT.steps, SHORT.steps)]  # nothing was left to do, and the bar says so
 
 
 def test_what_an_interrupt_left_of_a_checkpoint_is_written_anew(text, straight, tmp_path):
