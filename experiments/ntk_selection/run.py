@@ -8,7 +8,7 @@ Claim     For byte-pair GPTs of three sizes, untrained, early, in the middle and
           examples; (c) better than pretraining loss, size, risk before fine-tuning, a linear probe and one epoch of
           training; (d) the rectified law with its knees read off the kernel predicts the risk at n = 64 from n ≤ 32
           better than laws without. (a), (b) and (c) hold for gradient descent and not for AdamW, (d) on one of two
-          tasks. With validation examples the cost is a third (README.md).
+          tasks (another seed: on both). With validation examples the cost is a third (README.md).
 Source    Sun & Raskutti 2026 (the prediction); Lin et al. 2024 (the law, Accept-then-Stop); the bridge between them is
           this project's. Checkpoints: experiments/pretrain.
 Setting   `setting.REAL`: 36 cells. Fresh head on the mean token, all parameters trained on the squared loss; 64
