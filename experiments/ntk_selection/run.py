@@ -3,12 +3,13 @@
 Claim     For byte-pair GPTs of three sizes, untrained, early, in the middle and at the end of their pretraining, on
           three tasks: (a) the validation risk that the kernel of a checkpoint predicts ranks the 12 checkpoints as the
           test risk of really fine-tuned ones does, Spearman 0.8 in the mean over tasks, under full-batch gradient
-          descent and under AdamW with the best of three rates; (b) at a tenth of the cost of fine-tuning, where the
-          kernel is of the training examples alone and generalised cross-validation is in place of validation
+          descent and under AdamW with the best of three rates; (b) at a tenth of the operations of fine-tuning, where
+          the kernel is of the training examples alone and generalised cross-validation is in place of validation
           examples; (c) better than pretraining loss, size, risk before fine-tuning, a linear probe and one epoch of
           training; (d) the rectified law with its knees read off the kernel predicts the risk at n = 64 from n ≤ 32
           better than laws without. (a), (b) and (c) hold for gradient descent and not for AdamW, (d) on one of two
-          tasks (another seed: on both). With validation examples the cost is a third (README.md).
+          tasks (another seed: on both). The cost is a third of the operations with validation examples, and never a
+          tenth of the processor time (README.md).
 Source    Sun & Raskutti 2026 (the prediction); Lin et al. 2024 (the law, Accept-then-Stop); the bridge between them is
           this project's. Checkpoints: experiments/pretrain.
 Setting   `setting.REAL`: 36 cells. Fresh head on the mean token, all parameters trained on the squared loss; 64
